@@ -1,0 +1,46 @@
+package embedded
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+//go:embed files
+var files embed.FS
+
+// ErrMissing reports that this duplex was compiled without one of the programs
+// it carries: `go build` alone does not make them, `make build` does.
+var ErrMissing = errors.New("not built into this binary")
+
+// Agent returns the ELF executable of the guest agent.
+func Agent() ([]byte, error) { return unpack("agent.zst") }
+
+// Probe returns the ELF executable of the isolation probe.
+func Probe() ([]byte, error) { return unpack("probe.zst") }
+
+// Builtin returns the cpio (newc) archive of the builtin image.
+func Builtin() ([]byte, error) { return unpack("builtin.zst") }
+
+func unpack(name string) ([]byte, error) {
+	packed, err := files.ReadFile("files/" + name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", name, ErrMissing)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	dec, err := zstd.NewReader(nil)
+	if err != nil {
+		return nil, fmt.Errorf("unpack %s: %w", name, err)
+	}
+	defer dec.Close()
+	out, err := dec.DecodeAll(packed, nil)
+	if err != nil {
+		return nil, fmt.Errorf("unpack %s: %w", name, err)
+	}
+	return out, nil
+}

@@ -1,0 +1,164 @@
+package hostdir
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	lockName   = "lock"
+	cgroupList = "cgroups"
+)
+
+// Run is the scratch directory of one run, locked while its owner lives.
+type Run struct {
+	path string
+	lock *os.File
+}
+
+// NewRun makes and locks the run directory of id (see workload.Spec.ID). It
+// fails when a live run has the same id.
+func NewRun(id string) (*Run, error) {
+	if id == "" || strings.ContainsAny(id, "/.") {
+		return nil, fmt.Errorf("run id %q is not a plain name", id)
+	}
+	root, err := RuntimeRoot()
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(root, id)
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return nil, fmt.Errorf("make the run directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the run directory: %w", err), os.RemoveAll(path))
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the run directory: %w", err), lock.Close(), os.RemoveAll(path))
+	}
+	return &Run{path: path, lock: lock}, nil
+}
+
+// Path returns the scratch directory; whatever is put there goes with Close.
+func (r *Run) Path(elem ...string) string {
+	return filepath.Join(append([]string{r.path}, elem...)...)
+}
+
+// NoteCgroup records a cgroup directory before it is made, so that Sweep finds
+// it when this process dies.
+func (r *Run) NoteCgroup(dir string) error {
+	if strings.ContainsRune(dir, '\n') {
+		return fmt.Errorf("cgroup %q: newline in path", dir)
+	}
+	f, err := os.OpenFile(r.Path(cgroupList), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("note cgroup: %w", err)
+	}
+	_, err = fmt.Fprintln(f, dir)
+	return errors.Join(err, f.Close())
+}
+
+// Close undoes everything the run noted and removes its directory. It is
+// idempotent.
+func (r *Run) Close() error {
+	if r.lock == nil {
+		return nil
+	}
+	err := undo(r.path)
+	err = errors.Join(err, r.lock.Close())
+	r.lock = nil
+	return err
+}
+
+// Sweep removes what runs whose owner died left behind and returns their ids.
+// It is safe to call while other runs live.
+func Sweep() ([]string, error) {
+	root, err := RuntimeRoot()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return nil, fmt.Errorf("sweep: %w", err)
+	}
+	var swept []string
+	var errs error
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		done, err := sweepOne(filepath.Join(root, e.Name()))
+		if err != nil {
+			errs = errors.Join(errs, fmt.Errorf("sweep %s: %w", e.Name(), err))
+		}
+		if done {
+			swept = append(swept, e.Name())
+		}
+	}
+	return swept, errs
+}
+
+// A directory without a lock file is one that its maker has not locked yet, or
+// that died in between: it counts as abandoned once it is this old.
+const unlockedGrace = 10 * time.Second
+
+func sweepOne(path string) (bool, error) {
+	lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR|syscall.O_CLOEXEC, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		info, err := os.Stat(path)
+		if err != nil || time.Since(info.ModTime()) < unlockedGrace {
+			return false, nil
+		}
+		return true, undo(path)
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = lock.Close() }()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return false, nil
+		}
+		return false, err
+	}
+	return true, undo(path)
+}
+
+func undo(path string) error {
+	var errs error
+	list, err := os.Open(filepath.Join(path, cgroupList))
+	if err == nil {
+		sc := bufio.NewScanner(list)
+		for sc.Scan() {
+			errs = errors.Join(errs, RemoveCgroup(sc.Text()))
+		}
+		errs = errors.Join(errs, sc.Err(), list.Close())
+	}
+	if errs != nil {
+		return errs // keep the notes: the next sweep tries again
+	}
+	return os.RemoveAll(path)
+}
+
+func ownedByUs(path string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return fmt.Errorf("stat %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fmt.Errorf("%s: not a directory", path)
+	}
+	if int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s: %w", path, ErrForeign)
+	}
+	return nil
+}

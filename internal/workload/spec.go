@@ -1,0 +1,114 @@
+package workload
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// Isolation names which of the two kinds of isolation runs a workload.
+type Isolation string
+
+// The two isolations.
+const (
+	VM        Isolation = "vm"
+	Container Isolation = "container"
+)
+
+// Spec says what to run and with which limits. The zero value of a limit means
+// "no limit" for a container and "the default" for a microVM, which needs some
+// amount of memory.
+type Spec struct {
+	// ID names this run on the host: cgroup, scratch directory, CID. 12 to 64
+	// characters of [a-z0-9-].
+	ID string `json:"id"`
+	// Name is what the user called the run (--name); may be empty.
+	Name string `json:"name,omitempty"`
+	// Rootfs is the resolved image.
+	Rootfs Rootfs `json:"rootfs"`
+	// Argv is the command, Argv[0] is looked up in PATH of Env when it holds no
+	// slash. Never empty.
+	Argv []string `json:"argv"`
+	// Env is a list of KEY=VALUE, complete: nothing is inherited.
+	Env []string `json:"env"`
+	// Cwd is absolute; it is made when the image lacks it, as docker does.
+	Cwd string `json:"cwd"`
+	// User is the numeric identity, resolved from the image's own /etc/passwd
+	// and /etc/group on the host, so that both isolations agree.
+	User User `json:"user"`
+	// Hostname; empty means the first 12 characters of ID, as docker does.
+	Hostname string `json:"hostname,omitempty"`
+	// Resources are the limits.
+	Resources Resources `json:"resources"`
+	// ReadOnly mounts the root read-only.
+	ReadOnly bool `json:"read_only,omitempty"`
+	// TTY gives the workload a pseudo-terminal; then stderr is part of stdout.
+	TTY bool `json:"tty,omitempty"`
+	// Size is the terminal's first size; used only with TTY.
+	Size WinSize `json:"size,omitzero"`
+	// Interactive keeps stdin open; without it the workload reads EOF.
+	Interactive bool `json:"interactive,omitempty"`
+	// Timeout ends the workload with status 124; 0 means never.
+	Timeout time.Duration `json:"timeout,omitempty"`
+}
+
+// Rootfs is an image made ready to run: the same bytes in two shapes.
+type Rootfs struct {
+	// Digest of the image configuration, "sha256:...".
+	Digest string `json:"digest"`
+	// EROFS is the path of the read-only file system image (a regular file, or
+	// a block device inside the lab).
+	EROFS string `json:"erofs"`
+	// Tree is the path of the unpacked tree; empty until something needs it
+	// (a host that can mount EROFS does not).
+	Tree string `json:"tree,omitempty"`
+}
+
+// User is a resolved numeric identity.
+type User struct {
+	UID    uint32   `json:"uid"`
+	GID    uint32   `json:"gid"`
+	Groups []uint32 `json:"groups,omitempty"`
+	// Home is the passwd home directory: HOME when Env has none.
+	Home string `json:"home,omitempty"`
+}
+
+// Resources are limits; see Spec for what zero means.
+type Resources struct {
+	MemoryBytes int64   `json:"memory_bytes,omitempty"`
+	CPUs        float64 `json:"cpus,omitempty"`
+	Pids        int64   `json:"pids,omitempty"`
+}
+
+// WinSize is a terminal size in characters.
+type WinSize struct {
+	Rows uint16 `json:"rows"`
+	Cols uint16 `json:"cols"`
+}
+
+// Stdio is what the workload's streams are connected to. A nil In reads EOF, a
+// nil Out or Err discards. When a stream is an *os.File the container passes
+// the descriptor itself instead of copying.
+type Stdio struct {
+	In  io.Reader
+	Out io.Writer
+	Err io.Writer
+	// Resize delivers window sizes while a TTY workload runs; may be nil.
+	Resize <-chan WinSize
+	// Signals delivers signals to be forwarded to the workload; may be nil.
+	Signals <-chan Signal
+}
+
+// Signal is a Linux signal number.
+type Signal int
+
+// Runner runs one workload to its end. A returned error is duplex's own
+// failure (status 125); a workload that ends badly is an Exit, not an error.
+// Run returns only when nothing of the workload is left: no process, mount,
+// cgroup or temporary file. Cancelling ctx kills the workload.
+//
+// A command that is not in the image, or is not executable, comes back as an
+// Exit with Code 127 or 126 and a Message, not as an error.
+type Runner interface {
+	Run(ctx context.Context, spec Spec, stdio Stdio, rec *Recorder) (Exit, error)
+}
