@@ -50,7 +50,25 @@ type Spec struct {
 	Interactive bool `json:"interactive,omitempty"`
 	// Timeout ends the workload with status 124; 0 means never.
 	Timeout time.Duration `json:"timeout,omitempty"`
+	// Extra files are put into the writable layer, owned by root, before the
+	// workload is executed; the image itself is not changed. They may overwrite
+	// what the image has at that path. A run with Extra is never ReadOnly.
+	Extra []ExtraFile `json:"extra,omitempty"`
 }
+
+// ExtraFile is a small file that comes with the run and not with the image:
+// the isolation probe of `duplex compare`.
+type ExtraFile struct {
+	// Path is "/" and one name: no directory has to be made or followed.
+	Path string `json:"path"`
+	// Mode holds permission bits only (0 to 0o777).
+	Mode uint32 `json:"mode"`
+	// Data is at most MaxExtra bytes over all files of a Spec.
+	Data []byte `json:"data"`
+}
+
+// MaxExtra bounds the bytes of all Extra files of one Spec.
+const MaxExtra = 8 << 20
 
 // Rootfs is an image made ready to run: the same bytes in two shapes.
 type Rootfs struct {
