@@ -1,0 +1,41 @@
+# duplex: build and test. `make demo` is the whole tour, `make test` is what CI runs.
+export CGO_ENABLED = 0
+export GOFLAGS = -trimpath
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/duplex-run/duplex/internal/cli.Version=$(VERSION)
+EMBED := internal/embedded/files
+
+.PHONY: demo build embed check test bench setup clean
+
+## demo: on a fresh machine, install what is missing, build, compare
+demo: setup build
+	bin/duplex doctor || true
+	bin/duplex kernel fetch
+	bin/duplex compare -n 5
+
+setup:
+	scripts/setup
+
+## build: bin/duplex, one static binary
+build: embed
+	go build -ldflags '$(LDFLAGS)' -o bin/duplex ./cmd/duplex
+
+# The programs that bin/duplex carries.
+embed:
+	scripts/embed
+
+## check: the quick part, under a minute
+check:
+	scripts/check
+
+## test: everything CI runs
+test: setup build check
+	scripts/test
+
+## bench: benchmarks of the packages
+bench: build
+	go test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf bin $(EMBED)/*.zst

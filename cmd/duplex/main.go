@@ -1,0 +1,13 @@
+// Command duplex runs one image in a microVM and in a container, and compares
+// them. Everything it does is in internal/cli.
+package main
+
+import (
+	"os"
+
+	"github.com/duplex-run/duplex/internal/cli"
+)
+
+func main() {
+	os.Exit(cli.Main(os.Args, os.Stdin, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,51 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
+// Version is set by the build (-ldflags -X), from git describe.
+var Version = ""
+
+var versionCommand = command{
+	name:    "version",
+	summary: "Print the version",
+	run:     runVersion,
+}
+
+type versionInfo struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	Arch    string `json:"arch"`
+}
+
+func runVersion(_ context.Context, a *app, args []string) error {
+	fs := a.flags()
+	asJSON := fs.Bool("json", false, "print JSON")
+	if err := a.parse(fs, args); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 {
+		return a.usage("unexpected argument %q", fs.Arg(0))
+	}
+	v := versionInfo{Version: version(), Go: runtime.Version(), Arch: runtime.GOARCH}
+	if *asJSON {
+		return json.NewEncoder(a.out).Encode(v)
+	}
+	_, err := fmt.Fprintf(a.out, "duplex %s (%s, %s)\n", v.Version, v.Go, v.Arch)
+	return err
+}
+
+func version() string {
+	if Version != "" {
+		return Version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
