@@ -1,0 +1,56 @@
+package memory
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// aligned says whether b starts at a host address that is a multiple of 8.
+// Precondition: b is not empty.
+func aligned(b []byte) bool {
+	// SAFETY: the address is only looked at.
+	return uintptr(unsafe.Pointer(&b[0]))%8 == 0
+}
+
+// wordPointer returns the start of b as a word for sync/atomic.
+// Precondition: len(b) >= 4 and b starts at a multiple of 4 in its region.
+func wordPointer(b []byte) *uint32 {
+	_ = b[3]
+	// SAFETY: b holds four bytes, and every region starts at a host address that
+	// is a multiple of 8 (mmap or FromRegions), so the word is aligned and inside.
+	return (*uint32)(unsafe.Pointer(&b[0]))
+}
+
+// Resident returns how many bytes of guest memory are in host memory now, by
+// mincore(2): what the guest, or we on its behalf, touched.
+func (m *Memory) Resident() (uint64, error) {
+	var pages uint64
+	vec := make([]byte, 1<<16)
+	for _, r := range m.regions {
+		for b := r.Bytes; len(b) >= pageSize; {
+			n := min(len(b)/pageSize, len(vec))
+			// SAFETY: b covers n whole pages of a live mapping and vec has a byte for
+			// each of them; the kernel only writes vec.
+			_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&b[0])),
+				uintptr(n*pageSize), uintptr(unsafe.Pointer(&vec[0])))
+			if errno != 0 {
+				return 0, fmt.Errorf("measure guest memory at %#x: mincore: %w", uint64(r.Start), errno)
+			}
+			for _, v := range vec[:n] {
+				pages += uint64(v & 1)
+			}
+			b = b[n*pageSize:]
+		}
+	}
+	return pages * pageSize, nil
+}
+
+// HostAddress returns the host virtual address of the region's first byte, for
+// KVM_SET_USER_MEMORY_REGION. Precondition: the region is not empty.
+func (r Region) HostAddress() uint64 {
+	// SAFETY: the address is handed to KVM only, which keeps it as long as the
+	// VM lives; memory from mmap does not move.
+	return uint64(uintptr(unsafe.Pointer(&r.Bytes[0])))
+}
