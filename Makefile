@@ -1,6 +1,6 @@
 # duplex: build and test. `make demo` is the whole tour, `make test` is what CI runs.
 export CGO_ENABLED = 0
-export GOFLAGS = -trimpath
+export GOFLAGS = -trimpath -buildvcs=false
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X github.com/duplex-run/duplex/internal/cli.Version=$(VERSION)
@@ -38,4 +38,4 @@ bench: build
 	go test -run '^$$' -bench . -benchmem ./...
 
 clean:
-	rm -rf bin $(EMBED)/*.zst
+	rm -rf bin $(EMBED)/*.zst $(EMBED)/*.sum

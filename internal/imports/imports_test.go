@@ -1,0 +1,72 @@
+// Package imports tests the one structural rule: imports point downward.
+package imports
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/duplex-run/duplex/"
+
+// layers lists the packages from the top down. A package may import packages
+// of its own family (the same first match) and of layers below, never above;
+// packages of one layer do not import each other.
+var layers = [][]string{
+	{"cmd"},
+	{"internal/cli"},
+	{"compare"},
+	{"lab"},
+	{"microvm", "container"},
+	{"initramfs"},
+	{"kernel", "image", "vmm"},
+	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/embedded"},
+	{"internal/workload"},
+}
+
+// alone may import nothing of the module but its own children.
+var alone = []string{"vmm", "internal/workload", "internal/embedded"}
+
+func family(pkg string) (layer int, name string) {
+	for i, names := range layers {
+		for _, n := range names {
+			if pkg == n || strings.HasPrefix(pkg, n+"/") {
+				return i, n
+			}
+		}
+	}
+	return -1, ""
+}
+
+func TestImportsPointDownward(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, module+"...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	seen := 0
+	for line := range strings.Lines(string(out)) {
+		from, to, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || !strings.HasPrefix(to, module) {
+			continue
+		}
+		from, to = strings.TrimPrefix(from, module), strings.TrimPrefix(to, module)
+		seen++
+		fl, fn := family(from)
+		tl, tn := family(to)
+		switch {
+		case fl < 0 || tl < 0:
+			t.Errorf("%s imports %s: not in the layer table", from, to)
+		case fn == tn:
+		case tl <= fl:
+			t.Errorf("%s imports %s: imports point downward", from, to)
+		}
+		for _, a := range alone {
+			if fn == a && tn != a {
+				t.Errorf("%s imports %s: %s imports only its own children", from, to, a)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Fatal("no import of the module's own packages found: the test is blind")
+	}
+}
