@@ -1,0 +1,177 @@
+package agentproto
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+// Version is the protocol's version; agent and host are built together, so
+// they must be equal.
+const Version = 1
+
+// Type says what a Message is.
+type Type string
+
+// The types of messages, by who sends them.
+const (
+	Hello    Type = "hello"    // agent: Version
+	Started  Type = "started"  // agent: PID
+	Failed   Type = "failed"   // agent: Step, Error
+	Exited   Type = "exit"     // agent: Exit
+	Returned Type = "returned" // agent: Bytes of the tar stream, Error
+
+	Run      Type = "start"     // host: Start
+	Signal   Type = "signal"    // host: Signal
+	Resize   Type = "resize"    // host: Size
+	StdinEOF Type = "stdin_eof" // host: Bytes sent on stdin before it
+	Closed   Type = "closed"    // host: Stream ("stdout" or "stderr") is read no more
+	Shutdown Type = "shutdown"  // host: power off
+)
+
+// Message is one control message; which fields count depends on Type.
+type Message struct {
+	Type    Type              `json:"type"`
+	Version int               `json:"version,omitempty"`
+	PID     int               `json:"pid,omitempty"`
+	Step    string            `json:"step,omitempty"`
+	Error   string            `json:"error,omitempty"`
+	Bytes   uint64            `json:"bytes,omitempty"`
+	Stream  string            `json:"stream,omitempty"`
+	Signal  int               `json:"signal,omitempty"`
+	Size    *workload.WinSize `json:"size,omitempty"`
+	Exit    *Exit             `json:"exit,omitempty"`
+	Start   *Start            `json:"start,omitempty"`
+}
+
+// Exit is how the workload ended and how much it wrote.
+type Exit struct {
+	workload.Exit
+	StdoutBytes uint64 `json:"stdout_bytes"`
+	StderrBytes uint64 `json:"stderr_bytes"`
+}
+
+// Start is everything the agent needs to run one workload.
+type Start struct {
+	// Spec without host paths: Rootfs names nothing inside the guest.
+	Spec workload.Spec `json:"spec"`
+	// Root is the read-only root file system: the serial number of a virtio-blk
+	// device or its name below /dev. Empty means the initramfs itself.
+	Root string `json:"root,omitempty"`
+	// TimeNs is the host's CLOCK_REALTIME in nanoseconds; 0 leaves the clock alone.
+	TimeNs int64 `json:"time_ns,omitempty"`
+	// Lab asks for what only the lab has; nil in a microVM.
+	Lab *Lab `json:"lab,omitempty"`
+}
+
+// Lab is what the lab's agent does beyond the microVM's.
+type Lab struct {
+	// Packs are the carried files, mounted in this order.
+	Packs []Pack `json:"packs,omitempty"`
+	// Return lists absolute directories whose new and changed regular files
+	// come back, as a tar stream of absolute names without the leading slash.
+	Return []string `json:"return,omitempty"`
+}
+
+// Pack is one EROFS image of carried files.
+type Pack struct {
+	// Device is the serial number of its virtio-blk device.
+	Device string `json:"device"`
+	// Path is where the pack is mounted: an absolute directory.
+	Path string `json:"path"`
+	// File is the name of the single file in the pack that is bound to
+	// Path/File; empty when the pack is the whole directory.
+	File string `json:"file,omitempty"`
+}
+
+// maxSignal is the highest signal number Linux has (SIGRTMAX).
+const maxSignal = 64
+
+var errIncomplete = errors.New("field missing or out of range")
+
+// fromGuest checks a message that the agent sent.
+func (m *Message) fromGuest() error {
+	ok := false
+	switch m.Type {
+	case Hello:
+		ok = m.Version > 0
+	case Started:
+		ok = m.PID > 0
+	case Failed:
+		ok = m.Step != "" && m.Error != ""
+	case Exited:
+		ok = m.Exit != nil && m.Exit.Code >= 0 && m.Exit.Code <= 255 &&
+			m.Exit.Signal >= 0 && m.Exit.Signal <= maxSignal
+	case Returned:
+		ok = true
+	default:
+		return fmt.Errorf("unexpected message %q from the guest", m.Type)
+	}
+	if !ok {
+		return fmt.Errorf("message %q: %w", m.Type, errIncomplete)
+	}
+	return nil
+}
+
+// fromHost checks a message that the host sent.
+func (m *Message) fromHost() error {
+	ok := false
+	switch m.Type {
+	case Run:
+		ok = m.Start != nil && len(m.Start.Spec.Argv) > 0
+	case Signal:
+		ok = m.Signal > 0 && m.Signal <= maxSignal
+	case Resize:
+		ok = m.Size != nil
+	case Closed:
+		ok = m.Stream == Stdout.Name() || m.Stream == Stderr.Name()
+	case StdinEOF, Shutdown:
+		ok = true
+	default:
+		return fmt.Errorf("unexpected message %q from the host", m.Type)
+	}
+	if !ok {
+		return fmt.Errorf("message %q: %w", m.Type, errIncomplete)
+	}
+	return nil
+}
+
+// Port is one of the byte streams.
+type Port int
+
+// The streams, in the order of their vsock ports.
+const (
+	Control Port = iota
+	Stdin
+	Stdout
+	Stderr
+	Return // the lab only
+	numPorts
+)
+
+var portNames = [numPorts]string{"control", "stdin", "stdout", "stderr", "return"}
+
+// Name is what messages call the stream.
+func (p Port) Name() string { return portNames[p] }
+
+// Serial is the name of the stream's virtio-serial port (virtio 1.2, 5.3.6.2).
+func (p Port) Serial() string { return "duplex." + portNames[p] }
+
+// Vsock is the stream's AF_VSOCK port on the host, which the agent connects to.
+func (p Port) Vsock() uint32 { return 1024 + uint32(p) }
+
+// The marks port: the agent writes one of the Mark values to it, and the host
+// stamps the exit.
+const (
+	MarksPort    = 0xd5
+	MarkKernelUp = 1
+	MarkWorkload = 2
+)
+
+// Words of the kernel command line that the agent reads.
+const (
+	TransportKey    = "duplex.transport"
+	TransportVsock  = "vsock"
+	TransportSerial = "serial"
+)

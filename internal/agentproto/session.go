@@ -1,0 +1,226 @@
+package agentproto
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+const (
+	// killGrace is how long a guest gets to report the end of a workload that
+	// was killed for its time limit.
+	killGrace = 2 * time.Second
+	// drainGrace is how long promised output may stand still after the exit.
+	drainGrace = 10 * time.Second
+)
+
+// Session is the host's end of one run. It is used once.
+type Session struct {
+	// Control, Stdin, Stdout and Stderr are connected to the agent. Run closes
+	// them.
+	Control               io.ReadWriteCloser
+	Stdin, Stdout, Stderr io.ReadWriteCloser
+	// Return is the tar stream of returned files, and Unpack what reads it; both
+	// nil unless Start.Lab asks for files. Unpack must read to the end of the
+	// archive.
+	Return io.ReadCloser
+	Unpack func(io.Reader) error
+	// Deadline ends the workload with Exit.TimedOut; zero means never.
+	Deadline time.Time
+	// Recorder gets PhaseFirstByte and PhaseExited; may be nil.
+	Recorder *workload.Recorder
+
+	send     sync.Mutex
+	messages chan *Message
+	failed   chan error // why the control stream cannot be used
+	timedOut bool
+}
+
+// Run starts the workload and stays with it to its end. An Exit with a nil error
+// is the workload's own; cancelling ctx returns ctx.Err() at once, and the
+// caller ends the machine, which takes the workload with it.
+//
+// A goroutine that reads stdio.In may outlive Run until that read returns.
+func (s *Session) Run(ctx context.Context, start *Start, stdio workload.Stdio) (workload.Exit, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(ctx, s.close)
+	defer func() { cancel(); stop(); s.close() }()
+	s.messages, s.failed = make(chan *Message), make(chan error, 2)
+	go s.readControl(ctx)
+
+	hello, exit, err := s.wait(ctx, stdio.Signals, true)
+	switch {
+	case err != nil || exit != nil:
+		return s.end(exit), err
+	case hello.Type != Hello || hello.Version != Version:
+		return workload.Exit{}, fmt.Errorf("guest agent: expected hello version %d, got %s version %d", Version, hello.Type, hello.Version)
+	}
+	go func() { // a guest that does not read must not hold up the deadline
+		if err := s.write(&Message{Type: Run, Start: start}); err != nil {
+			s.failed <- err
+		}
+	}()
+	out := s.drain(ctx, Stdout, s.Stdout, stdio.Out)
+	errs := s.drain(ctx, Stderr, s.Stderr, stdio.Err)
+	s.feed(ctx, start.Spec.Interactive, stdio)
+	unpacked := s.unpack()
+
+	got, exit, err := s.run(ctx, stdio.Signals)
+	if err != nil || exit != nil {
+		return s.end(exit), err
+	}
+	if err := out.await(ctx, got.Exit.StdoutBytes); err != nil {
+		return workload.Exit{}, err
+	}
+	if err := errs.await(ctx, got.Exit.StderrBytes); err != nil {
+		return workload.Exit{}, err
+	}
+	s.Recorder.Stamp(workload.PhaseExited)
+	err = s.finish(ctx, unpacked)
+	_ = s.write(&Message{Type: Shutdown}) // the caller ends the machine anyway
+	return s.end(&got.Exit.Exit), err
+}
+
+// run passes the messages between start and exit.
+func (s *Session) run(ctx context.Context, signals <-chan workload.Signal) (*Message, *workload.Exit, error) {
+	m, exit, err := s.wait(ctx, signals, true)
+	if err == nil && exit == nil && m.Type == Started {
+		go s.forward(ctx, signals)
+		m, exit, err = s.wait(ctx, nil, false)
+	}
+	switch {
+	case err != nil || exit != nil:
+		return nil, exit, err
+	case m.Type == Failed:
+		return nil, nil, &workload.Error{Op: "guest agent: " + m.Step, Err: errors.New(m.Error)}
+	case m.Type != Exited:
+		return nil, nil, fmt.Errorf("guest agent: unexpected message %s", m.Type)
+	}
+	return m, nil, nil
+}
+
+// wait returns the next message, or an Exit when the deadline or (while booting)
+// a signal ends the run before one comes.
+func (s *Session) wait(ctx context.Context, signals <-chan workload.Signal, booting bool) (*Message, *workload.Exit, error) {
+	var limit <-chan time.Time
+	if !s.Deadline.IsZero() {
+		t := time.NewTimer(time.Until(s.Deadline))
+		defer t.Stop()
+		limit = t.C
+	}
+	for {
+		select {
+		case m := <-s.messages:
+			return m, nil, nil
+		case err := <-s.failed:
+			return nil, nil, s.why(ctx, err)
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		case sig, ok := <-signals:
+			if ok && fatal(sig) {
+				return nil, &workload.Exit{Signal: int(sig)}, nil
+			}
+			if !ok {
+				signals = nil
+			}
+		case <-limit:
+			if s.timedOut || booting {
+				return nil, &workload.Exit{TimedOut: true}, nil
+			}
+			s.timedOut = true
+			go func() { _ = s.write(&Message{Type: Signal, Signal: int(unix.SIGKILL)}) }()
+			t := time.NewTimer(killGrace)
+			defer t.Stop()
+			limit = t.C
+		}
+	}
+}
+
+// fatal says whether sig, which came before there was a workload to forward it
+// to, ends the run.
+func fatal(sig workload.Signal) bool {
+	switch unix.Signal(sig) {
+	case unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT:
+		return true
+	}
+	return false
+}
+
+func (s *Session) end(exit *workload.Exit) workload.Exit {
+	if exit == nil {
+		return workload.Exit{}
+	}
+	e := *exit
+	e.TimedOut = e.TimedOut || s.timedOut
+	return e
+}
+
+// finish waits for the returned files.
+func (s *Session) finish(ctx context.Context, unpacked *unpacking) error {
+	if unpacked == nil {
+		return nil
+	}
+	m, exit, err := s.wait(ctx, nil, false)
+	switch {
+	case err != nil:
+		return err
+	case exit != nil:
+		return &workload.Error{Op: "return files from the guest", Err: context.DeadlineExceeded}
+	case m.Type != Returned:
+		return fmt.Errorf("guest agent: unexpected message %s", m.Type)
+	case m.Error != "":
+		return &workload.Error{Op: "return files from the guest", Err: errors.New(m.Error)}
+	}
+	return unpacked.finish(ctx, m.Bytes)
+}
+
+func (s *Session) readControl(ctx context.Context) {
+	for {
+		m, err := ReadFromGuest(s.Control)
+		if err != nil {
+			s.failed <- err
+			return
+		}
+		select {
+		case s.messages <- m:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Session) write(m *Message) error {
+	s.send.Lock()
+	defer s.send.Unlock()
+	return Write(s.Control, m)
+}
+
+// why names the reason of a failed read or write.
+func (s *Session) why(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, io.EOF) {
+		return ErrGone
+	}
+	return fmt.Errorf("guest agent: %w", err)
+}
+
+// ErrGone reports that the machine ended before it said how the workload did:
+// a kernel panic, a triple fault, a poweroff by the workload.
+var ErrGone = errors.New("the machine ended before the workload did")
+
+func (s *Session) close() {
+	for _, c := range []io.Closer{s.Control, s.Stdin, s.Stdout, s.Stderr, s.Return} {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+}
