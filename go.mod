@@ -7,7 +7,10 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
-require github.com/spf13/pflag v1.0.10
+require (
+	github.com/docker/go-units v0.5.0
+	github.com/spf13/pflag v1.0.10
+)
 
 require (
 	github.com/BurntSushi/toml v1.4.1-0.20240526193622-a339e1f7089c // indirect
