@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -31,6 +32,8 @@ type app struct {
 	cmd      command
 	// signal is the number of the signal that ended the context, or 0.
 	signal atomic.Int32
+	// stopSignals ends the default handling of signals; idempotent.
+	stopSignals func()
 }
 
 // commands is the table, in the order help prints it.
@@ -61,6 +64,7 @@ func (a *app) signalContext() (context.Context, func()) {
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	done := make(chan struct{})
+	a.stopSignals = sync.OnceFunc(func() { signal.Stop(ch); close(done) })
 	go func() {
 		select {
 		case s := <-ch:
@@ -71,7 +75,7 @@ func (a *app) signalContext() (context.Context, func()) {
 		case <-done:
 		}
 	}()
-	return ctx, func() { signal.Stop(ch); close(done); cancel() }
+	return ctx, func() { a.stopSignals(); cancel() }
 }
 
 func (a *app) dispatch(ctx context.Context, args []string) error {
