@@ -1,0 +1,115 @@
+package erofs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	blockSize = 4096
+	// maxBlocks bounds the image: block addresses are 32 bits wide.
+	maxBlocks = math.MaxUint32
+	// bufferSize is how much Add reads at a time, a multiple of blockSize.
+	bufferSize = 1 << 20
+)
+
+var zeroBlock [blockSize]byte
+
+// ErrTooBig reports content beyond a limit.
+var ErrTooBig = errors.New("too big")
+
+// Writer writes one image into a file. It is not safe for concurrent use.
+// After an error the file is worthless.
+type Writer struct {
+	out  *os.File
+	next uint32 // first block not yet used
+	buf  []byte
+}
+
+// NewWriter returns a Writer into out, a new and empty regular file, which the
+// caller closes (and removes if anything fails).
+func NewWriter(out *os.File) *Writer {
+	return &Writer{out: out, next: 1, buf: make([]byte, bufferSize)}
+}
+
+// Add copies r to its end into the image and returns where it is. More than
+// limit bytes are ErrTooBig.
+func (w *Writer) Add(r io.Reader, limit int64) (Data, error) {
+	d := Data{block: w.next}
+	for {
+		n, err := fill(r, w.buf)
+		if d.size += int64(n); d.size > limit {
+			return Data{}, fmt.Errorf("more than %d bytes: %w", limit, ErrTooBig)
+		}
+		if werr := w.writeBlocks(w.buf[:n]); werr != nil {
+			return Data{}, werr
+		}
+		if errors.Is(err, io.EOF) {
+			return d, nil
+		}
+		if err != nil {
+			return Data{}, err
+		}
+	}
+}
+
+// Discard gives back the space of contents that no Node will use. The blocks
+// stay part of the image's address space but cost nothing on the host.
+func (w *Writer) Discard(d Data) {
+	if d.size == 0 {
+		return
+	}
+	length := int64(blocks(d.size)) * blockSize
+	// A file system without holes keeps the bytes: more space, same image.
+	_ = unix.Fallocate(int(w.out.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE,
+		int64(d.block)*blockSize, length)
+}
+
+// fill reads until p is full or r ends or fails. Unlike io.ReadFull it tells a
+// source's own io.ErrUnexpectedEOF (a truncated archive) from its end.
+func fill(r io.Reader, p []byte) (int, error) {
+	var n int
+	for n < len(p) {
+		m, err := r.Read(p[n:])
+		n += m
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// writeBlocks puts p, padded with zeros to whole blocks, at the next free
+// blocks. Only the last call for one file may have a len(p) that is not a
+// multiple of the block size. Blocks of zeros are skipped and become holes.
+func (w *Writer) writeBlocks(p []byte) error {
+	count := blocks(int64(len(p)))
+	if count > maxBlocks-uint64(w.next) {
+		return fmt.Errorf("image: more than %d blocks: %w", uint32(maxBlocks), ErrTooBig)
+	}
+	start := int64(w.next) * blockSize
+	w.next += uint32(count)
+	for at := 0; at < len(p); {
+		end := at
+		for end < len(p) && !isZero(p[end:min(end+blockSize, len(p))]) {
+			end = min(end+blockSize, len(p))
+		}
+		if end > at {
+			if _, err := w.out.WriteAt(p[at:end], start+int64(at)); err != nil {
+				return err // an *os.PathError, says it all
+			}
+		}
+		at = end + blockSize // p[end:] starts with a block of zeros or is empty
+	}
+	return nil
+}
+
+func isZero(p []byte) bool { return bytes.Equal(p, zeroBlock[:len(p)]) }
+
+func blocks(size int64) uint64 { return (uint64(size) + blockSize - 1) / blockSize }
