@@ -1,7 +1,9 @@
 package embedded
 
 import (
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,19 +21,38 @@ var ErrMissing = errors.New("not built into this binary")
 // Agent returns the ELF executable of the guest agent.
 func Agent() ([]byte, error) { return unpack("agent.zst") }
 
+// AgentID identifies the agent that Agent returns, without unpacking it: the
+// SHA-256 of its packed form, in hex.
+func AgentID() (string, error) {
+	packed, err := read("agent.zst")
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(packed)
+	return hex.EncodeToString(sum[:]), nil
+}
+
 // Probe returns the ELF executable of the isolation probe.
 func Probe() ([]byte, error) { return unpack("probe.zst") }
 
 // Builtin returns the cpio (newc) archive of the builtin image.
 func Builtin() ([]byte, error) { return unpack("builtin.zst") }
 
-func unpack(name string) ([]byte, error) {
+func read(name string) ([]byte, error) {
 	packed, err := files.ReadFile("files/" + name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", name, ErrMissing)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return packed, nil
+}
+
+func unpack(name string) ([]byte, error) {
+	packed, err := read(name)
+	if err != nil {
+		return nil, err
 	}
 	dec, err := zstd.NewReader(nil)
 	if err != nil {

@@ -1,0 +1,225 @@
+package kernel
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+// Kernel is a guest kernel on disk.
+type Kernel struct {
+	// Name is what --kernel takes: the name in `kernel ls`, or the path given.
+	Name string `json:"name"`
+	// Release is what `uname -r` says, "6.1.0-56-cloud-amd64".
+	Release string `json:"release"`
+	// Package is the distribution's package and version; empty for a file.
+	Package string `json:"package,omitempty"`
+	// Image is the path of the bzImage or vmlinux.
+	Image string `json:"image"`
+	// ModulesDir is the directory with modules.builtin and kernel/; empty when
+	// the kernel has none.
+	ModulesDir string `json:"modules_dir,omitempty"`
+	// Config is the path of the build configuration; empty when unknown.
+	Config string `json:"config,omitempty"`
+}
+
+// List returns the fetched kernels, newest first.
+func List() ([]*Kernel, error) {
+	root, err := hostdir.Cache("kernels", "x")
+	if err != nil {
+		return nil, err
+	}
+	root = filepath.Dir(root)
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list kernels: %w", err)
+	}
+	var out []*Kernel
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") || !e.IsDir() {
+			continue
+		}
+		k, err := load(filepath.Join(root, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, k)
+	}
+	slices.SortFunc(out, func(a, b *Kernel) int { return compareVersions(b.Name, a.Name) })
+	return out, nil
+}
+
+// Names of what Fetch puts into a kernel's directory.
+const (
+	metaName    = "kernel.json"
+	imageName   = "vmlinuz"
+	configName  = "config"
+	modulesName = "modules"
+)
+
+// meta is what Fetch writes down about a kernel.
+type meta struct {
+	Release string `json:"release"`
+	Package string `json:"package"`
+}
+
+// load reads the kernel in the cache directory dir.
+func load(dir string) (*Kernel, error) {
+	data, err := os.ReadFile(filepath.Join(dir, metaName))
+	if err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", filepath.Base(dir), err)
+	}
+	var m meta
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, fmt.Errorf("kernel %s: %s: %w", filepath.Base(dir), metaName, err)
+	}
+	return &Kernel{
+		Name:       filepath.Base(dir),
+		Release:    m.Release,
+		Package:    m.Package,
+		Image:      filepath.Join(dir, imageName),
+		ModulesDir: filepath.Join(dir, modulesName),
+		Config:     filepath.Join(dir, configName),
+	}, nil
+}
+
+// Find returns the kernel a user means: the newest fetched one for "", the file
+// for a path (anything with a slash, or a file that exists), else the fetched
+// kernel whose name is, or uniquely starts with, name. Errors are *workload.Error.
+func Find(name string) (*Kernel, error) {
+	all, err := List()
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		if len(all) == 0 {
+			return nil, &workload.Error{Op: "find a guest kernel", Err: errors.New("none was fetched yet"),
+				Remedy: "'duplex kernel fetch' gets the distribution's; --kernel FILE names your own"}
+		}
+		return all[0], nil
+	}
+	var match []*Kernel
+	for _, k := range all {
+		if k.Name == name {
+			return k, nil
+		}
+		if strings.HasPrefix(k.Name, name) {
+			match = append(match, k)
+		}
+	}
+	if len(match) == 1 {
+		return match[0], nil
+	}
+	if info, err := os.Stat(name); err == nil && !info.IsDir() {
+		return fromFile(name)
+	} else if strings.ContainsRune(name, '/') {
+		if err == nil {
+			err = errors.New("is a directory")
+		}
+		return nil, &workload.Error{Op: "open kernel " + name, Err: err}
+	}
+	err = errors.New("no such kernel")
+	if len(match) > 1 {
+		err = fmt.Errorf("%d kernels start with this", len(match))
+	}
+	return nil, &workload.Error{Op: "find kernel " + name, Err: err,
+		Remedy: "'duplex kernel ls' lists the fetched ones; a path to a bzImage or vmlinux works too"}
+}
+
+// fromFile makes a Kernel of a file and of what lies beside it: the package's
+// boot/config-RELEASE and lib/modules/RELEASE, under the same root as the file,
+// or the host's /lib/modules.
+func fromFile(path string) (*Kernel, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := Inspect(path)
+	if err != nil {
+		return nil, err
+	}
+	k := &Kernel{Name: path, Release: info.Release, Image: path}
+	if k.Release == "" {
+		return k, nil
+	}
+	dir := filepath.Dir(path)
+	if c := filepath.Join(dir, "config-"+k.Release); isFile(c) {
+		k.Config = c
+	}
+	for _, m := range []string{
+		filepath.Join(dir, "..", "lib", "modules", k.Release),
+		filepath.Join("/lib/modules", k.Release),
+	} {
+		if isFile(filepath.Join(m, "modules.builtin")) {
+			k.ModulesDir = m
+			break
+		}
+	}
+	return k, nil
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// ID returns the SHA-256 of the image in hex.
+func (k *Kernel) ID(context.Context) (string, error) {
+	f, err := os.Open(k.Image)
+	if err != nil {
+		return "", fmt.Errorf("open kernel: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("hash kernel: %w", err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// compareVersions orders version strings: runs of digits by value, the rest by
+// byte, so that 6.1.0-56 comes after 6.1.0-9.
+func compareVersions(a, b string) int {
+	for a != "" && b != "" {
+		na, nb := digits(a), digits(b)
+		if na > 0 && nb > 0 {
+			da, db := strings.TrimLeft(a[:na], "0"), strings.TrimLeft(b[:nb], "0")
+			if len(da) != len(db) {
+				return len(da) - len(db)
+			}
+			if c := strings.Compare(da, db); c != 0 {
+				return c
+			}
+			a, b = a[na:], b[nb:]
+			continue
+		}
+		if a[0] != b[0] {
+			return int(a[0]) - int(b[0])
+		}
+		a, b = a[1:], b[1:]
+	}
+	return len(a) - len(b)
+}
+
+func digits(s string) int {
+	n := 0
+	for n < len(s) && s[n] >= '0' && s[n] <= '9' {
+		n++
+	}
+	return n
+}

@@ -1,0 +1,145 @@
+package kernel
+
+import (
+	"cmp"
+	"debug/elf"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+// fetched returns the distribution's kernel, from the user's cache when it has
+// it: the real thing that everything here is for.
+func fetched(t *testing.T) *Kernel {
+	t.Helper()
+	k, err := Fetch(t.Context(), nil)
+	if err != nil {
+		t.Fatalf("these tests need the distribution's kernel: %v", err)
+	}
+	return k
+}
+
+func TestFetchedKernelIsFound(t *testing.T) {
+	k := fetched(t)
+	if !strings.HasPrefix(k.Name, k.Release+"_") || !strings.HasPrefix(k.Package, "linux-image-"+k.Release) {
+		t.Errorf("name %q, release %q, package %q do not fit", k.Name, k.Release, k.Package)
+	}
+	for _, name := range []string{"", k.Name, k.Release} {
+		got, err := Find(name)
+		if err != nil {
+			t.Fatalf("Find(%q): %v", name, err)
+		}
+		if *got != *k {
+			t.Errorf("Find(%q) = %+v, want %+v", name, got, k)
+		}
+	}
+	got, err := Find(k.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Name != k.Image || got.Release != k.Release {
+		t.Errorf("Find(path) = %+v", got)
+	}
+}
+
+func TestFindErrorsHaveRemedies(t *testing.T) {
+	t.Setenv("DUPLEX_CACHE", t.TempDir())
+	notKernel := filepath.Join(t.TempDir(), "notes")
+	if err := os.WriteFile(notKernel, []byte("milk, bread"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"", "no-such", notKernel} {
+		_, err := Find(name)
+		var werr *workload.Error
+		if !errors.As(err, &werr) || werr.Remedy == "" {
+			t.Errorf("Find(%q): %v, want an error with a remedy", name, err)
+		}
+	}
+}
+
+func TestVmlinuxOfFetchedKernel(t *testing.T) {
+	k := fetched(t)
+	path, err := k.Vmlinux(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := elf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if f.Entry != 0x1000000 {
+		t.Errorf("entry %#x, want CONFIG_PHYSICAL_START 0x1000000", f.Entry)
+	}
+	again, err := k.Vmlinux(t.Context())
+	if err != nil || again != path {
+		t.Errorf("second time: %q, %v, want %q", again, err, path)
+	}
+}
+
+func TestModulesComeAfterWhatTheyNeed(t *testing.T) {
+	k := fetched(t)
+	order, err := k.Modules("erofs", "virtio_blk", "vmw_vsock_virtio_transport", "kvm-amd", "ext4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range order {
+		names = append(names, m.Name)
+	}
+	for _, pair := range [][2]string{
+		{"virtio_ring", "virtio"}, // virtio_ring uses no symbol of virtio
+		{"virtio", "virtio_blk"},
+		{"libcrc32c", "erofs"},
+		{"vsock", "vmw_vsock_virtio_transport_common"},
+		{"vmw_vsock_virtio_transport_common", "vmw_vsock_virtio_transport"},
+		{"irqbypass", "kvm"},
+		{"kvm", "kvm_amd"},
+	} {
+		a, b := slices.Index(names, pair[0]), slices.Index(names, pair[1])
+		if a < 0 || b < 0 || a > b {
+			t.Errorf("%s does not come before %s in %q", pair[0], pair[1], names)
+		}
+	}
+	if slices.Contains(names, "ext4") {
+		t.Error("ext4 is built in and must not be listed")
+	}
+	slices.Sort(names)
+	if len(slices.Compact(names)) != len(order) {
+		t.Errorf("a module is listed twice in %q", names)
+	}
+}
+
+func TestMissingModulesAreNamed(t *testing.T) {
+	_, err := fetched(t).Modules("erofs", "no_such_a", "no-such-b")
+	var missing *MissingError
+	if !errors.As(err, &missing) || !slices.Equal(missing.Modules, []string{"no_such_a", "no_such_b"}) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCompareVersions(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{
+		{"6.1.0-9-cloud", "6.1.0-56-cloud", -1},
+		{"6.1.0-56", "6.1.0-56", 0},
+		{"6.12.1", "6.2.9", 1},
+		{"6.1.0-056", "6.1.0-56", 0},
+		{"6.1", "6.1.1", -1},
+		{"a", "1", 1},
+	} {
+		if got := cmp.Compare(compareVersions(c.a, c.b), 0); got != c.want {
+			t.Errorf("compareVersions(%q, %q) = %d, want %d", c.a, c.b, got, c.want)
+		}
+		if got := cmp.Compare(compareVersions(c.b, c.a), 0); got != -c.want {
+			t.Errorf("compareVersions(%q, %q) = %d, want %d", c.b, c.a, got, -c.want)
+		}
+	}
+}
