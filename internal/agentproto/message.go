@@ -67,7 +67,7 @@ type Start struct {
 
 // Lab is what the lab's agent does beyond the microVM's.
 type Lab struct {
-	// Packs are the carried files, mounted in this order.
+	// Packs are the carried files, put in place in this order.
 	Packs []Pack `json:"packs,omitempty"`
 	// Return lists absolute directories whose new and changed regular files
 	// come back, as a tar stream of absolute names without the leading slash.
@@ -78,11 +78,16 @@ type Lab struct {
 type Pack struct {
 	// Device is the serial number of its virtio-blk device.
 	Device string `json:"device"`
-	// Path is where the pack is mounted: an absolute directory.
+	// Items are what it holds.
+	Items []Item `json:"items"`
+}
+
+// Item is a file or directory in a Pack and the place it belongs to.
+type Item struct {
+	// Name is in the root of the pack.
+	Name string `json:"name"`
+	// Path is absolute. Directories above it are made.
 	Path string `json:"path"`
-	// File is the name of the single file in the pack that is bound to
-	// Path/File; empty when the pack is the whole directory.
-	File string `json:"file,omitempty"`
 }
 
 // maxSignal is the highest signal number Linux has (SIGRTMAX).

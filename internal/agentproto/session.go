@@ -34,7 +34,8 @@ type Session struct {
 	Unpack func(io.Reader) error
 	// Deadline ends the workload with Exit.TimedOut; zero means never.
 	Deadline time.Time
-	// Recorder gets PhaseFirstByte and PhaseExited; may be nil.
+	// Recorder gets PhaseWorkload (unless a mark stamped it), PhaseFirstByte and
+	// PhaseExited; may be nil.
 	Recorder *workload.Recorder
 
 	send     sync.Mutex
@@ -65,11 +66,12 @@ func (s *Session) Run(ctx context.Context, start *Start, stdio workload.Stdio) (
 	go func() { // a guest that does not read must not hold up the deadline
 		if err := s.write(&Message{Type: Run, Start: start}); err != nil {
 			s.failed <- err
+			return
 		}
+		s.feed(ctx, start.Spec.Interactive, stdio)
 	}()
 	out := s.drain(ctx, Stdout, s.Stdout, stdio.Out)
 	errs := s.drain(ctx, Stderr, s.Stderr, stdio.Err)
-	s.feed(ctx, start.Spec.Interactive, stdio)
 	unpacked := s.unpack()
 
 	got, exit, err := s.run(ctx, stdio.Signals)
@@ -92,6 +94,7 @@ func (s *Session) Run(ctx context.Context, start *Start, stdio workload.Stdio) (
 func (s *Session) run(ctx context.Context, signals <-chan workload.Signal) (*Message, *workload.Exit, error) {
 	m, exit, err := s.wait(ctx, signals, true)
 	if err == nil && exit == nil && m.Type == Started {
+		s.Recorder.Stamp(workload.PhaseWorkload) // where there is a mark, it came first
 		go s.forward(ctx, signals)
 		m, exit, err = s.wait(ctx, nil, false)
 	}

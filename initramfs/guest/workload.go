@@ -1,0 +1,262 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/agentproto"
+	"github.com/duplex-run/duplex/internal/launch"
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+// serve runs one workload from its start message to the host's shutdown.
+func serve(h *host, l links, start *agentproto.Start) error {
+	fail := func(step string, err error) error {
+		return h.send(&agentproto.Message{Type: agentproto.Failed, Step: step, Error: err.Error()})
+	}
+	if err := setIdentity(start); err != nil {
+		return fail("set up the machine", err)
+	}
+	files, err := prepareRoot(start)
+	if err != nil {
+		return fail("set up the root file system", err)
+	}
+	path, exit, err := prepareCommand(&start.Spec)
+	if err != nil {
+		return fail("prepare the command", err)
+	}
+	w := new(running)
+	if exit == nil {
+		w, exit, err = startWorkload(&start.Spec, path, l)
+	}
+	if err != nil {
+		return fail("start the command", err)
+	}
+	if exit != nil {
+		go w.obey(h)
+		return finish(h, l, files, &agentproto.Exit{Exit: *exit})
+	}
+	if err := h.send(&agentproto.Message{Type: agentproto.Started, PID: w.pid}); err != nil {
+		return err
+	}
+	go w.obey(h)
+	return finish(h, l, files, w.wait())
+}
+
+// finish reports the exit, returns the files the host asked for, and waits for
+// the host to end the machine.
+func finish(h *host, l links, files *carried, exit *agentproto.Exit) error {
+	if err := h.send(&agentproto.Message{Type: agentproto.Exited, Exit: exit}); err != nil {
+		return err
+	}
+	if files != nil && len(files.dirs) > 0 {
+		out := &counter{f: l[agentproto.Return]}
+		done := &agentproto.Message{Type: agentproto.Returned}
+		if err := files.send(out); err != nil {
+			done.Error = err.Error()
+		}
+		done.Bytes = out.n
+		if err := h.send(done); err != nil {
+			return err
+		}
+	}
+	select {
+	case <-h.shutdown:
+	case <-time.After(shutdownWait):
+	}
+	return nil
+}
+
+// shutdownWait bounds how long the agent waits for the host to end the machine
+// before it does so itself. The host may still be reading output.
+const shutdownWait = time.Minute
+
+// counter counts what goes through.
+type counter struct {
+	f *os.File
+	n uint64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.f.Write(p)
+	c.n += uint64(n)
+	return n, err
+}
+
+func setIdentity(start *agentproto.Start) error {
+	if start.TimeNs > 0 {
+		ts := unix.NsecToTimespec(start.TimeNs)
+		if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
+			return fmt.Errorf("set the clock: %w", err)
+		}
+	}
+	if err := unix.Sethostname([]byte(launch.Hostname(start.Spec))); err != nil {
+		return fmt.Errorf("set the host name: %w", err)
+	}
+	return loopbackUp()
+}
+
+// prepareCommand writes the extra files, finds the command and seals the root
+// file system when it is to be read-only.
+func prepareCommand(spec *workload.Spec) (string, *workload.Exit, error) {
+	for _, x := range spec.Extra {
+		if err := os.Remove(x.Path); err != nil && !os.IsNotExist(err) {
+			return "", nil, err
+		}
+		if err := os.WriteFile(x.Path, x.Data, 0o600); err != nil {
+			return "", nil, err
+		}
+		if err := os.Chmod(x.Path, os.FileMode(x.Mode&0o777)); err != nil {
+			return "", nil, err
+		}
+	}
+	path, exit, err := launch.Prepare(*spec)
+	if err != nil || exit != nil || !spec.ReadOnly {
+		return path, exit, err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+		return "", nil, fmt.Errorf("make the root read-only: %w", err)
+	}
+	return path, nil, nil
+}
+
+// running is the workload's process and its streams.
+type running struct {
+	pid            int
+	stdin          *input
+	stdout, stderr *output
+	terminal       *os.File // the pty's master; nil without a TTY
+	oomBefore      uint64
+}
+
+func startWorkload(spec *workload.Spec, path string, l links) (*running, *workload.Exit, error) {
+	r := &running{oomBefore: oomKills()}
+	child, err := r.streams(spec, l)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		for _, f := range child {
+			_ = f.Close()
+		}
+	}()
+	attr := &syscall.ProcAttr{Env: launch.Environ(*spec), Sys: &syscall.SysProcAttr{
+		Setsid: true, Setctty: spec.TTY, Credential: launch.SysCredential(spec.User)}}
+	for _, f := range child {
+		attr.Files = append(attr.Files, f.Fd())
+	}
+	group, err := limit(spec.Resources)
+	if err != nil {
+		return nil, nil, err
+	}
+	if group != nil {
+		defer func() { _ = group.Close() }()
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
+	}
+	mark(agentproto.MarkWorkload)
+	pid, err := syscall.ForkExec(path, spec.Argv, attr)
+	runtime.KeepAlive(child)
+	if err != nil {
+		return r, launch.ExecFailed(spec.Argv[0], err), nil
+	}
+	r.pid = pid
+	return r, nil, nil
+}
+
+// obey carries out the host's messages until the control stream ends.
+func (r *running) obey(h *host) {
+	defer close(h.shutdown)
+	for {
+		m, err := agentproto.ReadFromHost(h.control)
+		if err != nil {
+			return
+		}
+		switch m.Type {
+		case agentproto.Signal:
+			if r.pid > 0 {
+				_ = unix.Kill(r.pid, unix.Signal(m.Signal)) // it may be gone already
+			}
+		case agentproto.Resize:
+			r.resize(*m.Size)
+		case agentproto.StdinEOF:
+			if r.stdin != nil {
+				r.stdin.end(m.Bytes)
+			}
+		case agentproto.Closed:
+			// The next write of the workload gets it a SIGPIPE.
+			r.close(m.Stream)
+		case agentproto.Shutdown:
+			return
+		}
+	}
+}
+
+// close stops reading an output stream of the workload.
+func (r *running) close(stream string) {
+	out := r.stdout
+	if stream == agentproto.Stderr.Name() {
+		out = r.stderr
+	}
+	if out != nil {
+		_ = out.from.Close()
+	}
+}
+
+// wait reaps until the workload and everything it started is gone.
+func (r *running) wait() *agentproto.Exit {
+	var exit agentproto.Exit
+	for {
+		var ws syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &ws, 0, nil)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil { // ECHILD: nobody is left
+			break
+		}
+		if pid == r.pid {
+			exit.Exit = r.exitOf(ws)
+			// As in a PID namespace, nothing outlives the workload. PID 1 and
+			// kernel threads are spared (kill(2)).
+			_ = unix.Kill(-1, unix.SIGKILL)
+		}
+	}
+	<-r.stdout.done
+	exit.StdoutBytes = r.stdout.sent.Load()
+	if r.stderr != nil {
+		<-r.stderr.done
+		exit.StderrBytes = r.stderr.sent.Load()
+	}
+	return &exit
+}
+
+func (r *running) exitOf(ws syscall.WaitStatus) workload.Exit {
+	if !ws.Signaled() {
+		return workload.Exit{Code: ws.ExitStatus()}
+	}
+	e := workload.Exit{Signal: int(ws.Signal())}
+	e.OOM = ws.Signal() == syscall.SIGKILL && oomKills() > r.oomBefore
+	return e
+}
+
+// oomKills is the kernel's count of processes killed for want of memory.
+func oomKills() uint64 {
+	stat, err := os.ReadFile("/proc/vmstat")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(stat)) {
+		if v, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			n, _ := strconv.ParseUint(strings.TrimSpace(v), 10, 64)
+			return n
+		}
+	}
+	return 0
+}

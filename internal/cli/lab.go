@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/docker/go-units"
+
+	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/lab"
+)
+
+var labCommand = command{
+	name:    "lab",
+	args:    "run [FLAGS] -- CMD [ARG...]",
+	summary: "Run a command on a machine whose KVM works",
+	run:     runLab,
+}
+
+// labOptions are the flags of `lab run`.
+type labOptions struct {
+	deterministic, interactive, tty, verbose bool
+	env, carry                               []string
+	memory, kernel                           string
+	cpus                                     int
+	timeout                                  time.Duration
+}
+
+func runLab(ctx context.Context, a *app, args []string) error {
+	if len(args) > 0 && args[0] == "run" {
+		args = args[1:]
+	} else if len(args) == 0 || args[0] != "--help" {
+		return a.usage("want 'lab run'")
+	}
+	var o labOptions
+	fs := a.flags()
+	fs.BoolVar(&o.deterministic, "deterministic", false, "count instructions instead of time, on one CPU")
+	fs.StringArrayVar(&o.carry, "carry", nil, "carry the file or directory `PATH` in, and what changes in it out")
+	fs.StringArrayVarP(&o.env, "env", "e", nil, "set `KEY=VALUE`; KEY alone takes the caller's value")
+	fs.BoolVarP(&o.interactive, "interactive", "i", false, "keep stdin open")
+	fs.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
+	fs.StringVarP(&o.memory, "memory", "m", "2g", "memory of the machine: `SIZE`")
+	fs.IntVarP(&o.cpus, "cpus", "c", 2, "number of `CPUS` of the machine")
+	fs.DurationVar(&o.timeout, "timeout", 0, "end the command after `DURATION` from the start of the machine, status 124")
+	fs.StringVar(&o.kernel, "kernel", "", "kernel of the machine: a `FILE`, or a name of 'duplex kernel ls'")
+	fs.BoolVar(&o.verbose, "verbose", false, "print the machine's console and what its start took")
+	if err := a.parse(fs, args); err != nil {
+		return err
+	}
+	if fs.NArg() == 0 {
+		return a.usage("no command")
+	}
+	opts, err := o.options(a, fs.Args())
+	if err != nil {
+		return err
+	}
+	return a.inLab(ctx, opts)
+}
+
+func (o *labOptions) options(a *app, argv []string) (lab.Options, error) {
+	memory, err := units.RAMInBytes(o.memory)
+	if err != nil {
+		return lab.Options{}, a.usage("--memory=%s: not a size", o.memory)
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return lab.Options{}, fmt.Errorf("find the working directory: %w", err)
+	}
+	opts := lab.Options{
+		Argv: argv, Env: fromCaller(o.env), Cwd: cwd, Carry: o.carry,
+		Deterministic: o.deterministic, Memory: memory, CPUs: o.cpus, Timeout: o.timeout,
+		TTY: o.tty, Interactive: o.interactive, Kernel: o.kernel,
+	}
+	if o.verbose {
+		opts.Console = a.err
+	}
+	return opts, nil
+}
+
+// inLab runs a command in the lab, connected to the caller's streams.
+func (a *app) inLab(ctx context.Context, o lab.Options) error {
+	rec := new(workload.Recorder)
+	spec := workload.Spec{Interactive: o.Interactive, TTY: o.TTY}
+	se, err := a.newSession(ctx, &spec, rec)
+	if err != nil {
+		return err
+	}
+	defer se.close()
+	o.Size = spec.Size
+	exit, err := lab.Run(se.ctx, o, se.stdio, rec)
+	se.close()
+	if err != nil {
+		return err
+	}
+	if exit.Message != "" {
+		_, _ = fmt.Fprintf(a.err, "duplex: %s\n", exit.Message)
+	}
+	return statusError(exit.Status())
+}

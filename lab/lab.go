@@ -1,0 +1,124 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/duplex-run/duplex/internal/agentproto"
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+// Options says what to run in the lab and on what machine.
+type Options struct {
+	// Argv is the command.
+	Argv []string
+	// Env is the command's environment beyond PATH, HOME and TERM.
+	Env []string
+	// Cwd is the working directory, absolute; it is made in the lab.
+	Cwd string
+	// Carry lists files and directories to carry in, beyond those Argv names.
+	Carry []string
+	// Kernel is what kernel.Find takes; empty means the newest.
+	Kernel string
+	// Deterministic counts instructions instead of time, on one CPU.
+	Deterministic bool
+	// Memory of the machine in bytes; 0 means 2 GiB.
+	Memory int64
+	// CPUs of the machine; 0 means 2.
+	CPUs int
+	// Timeout ends the command with status 124; it counts from the start of the
+	// machine. 0 means never.
+	Timeout time.Duration
+	// TTY gives the command a terminal of Size; Interactive keeps stdin open.
+	TTY, Interactive bool
+	Size             workload.WinSize
+	// Console gets the machine's kernel log; may be nil.
+	Console io.Writer
+}
+
+const (
+	defaultMemory = 2 << 30
+	defaultCPUs   = 2
+)
+
+// Run runs one command in a lab of its own and returns how it ended. An error
+// is the lab's own failure. Cancelling ctx ends the machine. When Run returns,
+// nothing is left of it. rec gets PhaseWorkload when the command runs; may be nil.
+func Run(ctx context.Context, o Options, stdio workload.Stdio, rec *workload.Recorder) (workload.Exit, error) {
+	if err := o.validate(); err != nil {
+		return workload.Exit{}, err
+	}
+	c, begin, err := prepare(ctx, o)
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	m, err := start(c)
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	defer m.stop()
+	console := &tail{also: o.Console}
+	read := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(console, m.console)
+		close(read)
+	}()
+	s := &agentproto.Session{
+		Control:  m.streams[agentproto.Control],
+		Stdin:    m.streams[agentproto.Stdin],
+		Stdout:   m.streams[agentproto.Stdout],
+		Stderr:   m.streams[agentproto.Stderr],
+		Return:   m.streams[agentproto.Return],
+		Recorder: rec,
+	}
+	if o.Timeout > 0 {
+		s.Deadline = time.Now().Add(o.Timeout)
+	}
+	exit, err := s.Run(ctx, begin, stdio)
+	if err != nil && ctx.Err() == nil {
+		return exit, m.explain(err, console, read)
+	}
+	return exit, err
+}
+
+func (o *Options) validate() error {
+	switch {
+	case len(o.Argv) == 0:
+		return errors.New("lab: no command")
+	case o.Memory < 0 || o.CPUs < 0 || o.CPUs > 64 || o.Timeout < 0:
+		return fmt.Errorf("lab: memory %d, %d CPUs, timeout %v: out of range", o.Memory, o.CPUs, o.Timeout)
+	}
+	if o.Memory == 0 {
+		o.Memory = defaultMemory
+	}
+	if o.CPUs == 0 {
+		o.CPUs = defaultCPUs
+	}
+	return nil
+}
+
+// endGrace is how long a machine whose agent is gone may take to end itself.
+const endGrace = 2 * time.Second
+
+// explain says why the machine ended, from its console and QEMU's own words.
+func (m *machine) explain(err error, console *tail, read <-chan struct{}) error {
+	var own *workload.Error
+	if errors.As(err, &own) {
+		return err
+	}
+	select {
+	case <-m.ended:
+		<-read
+	case <-time.After(endGrace):
+	}
+	if words := m.stderr.String(); words != "" {
+		return &workload.Error{Op: "run the lab", Err: fmt.Errorf("%w (QEMU: %s)", err, printable(words))}
+	}
+	if line := verdict(console.String()); line != "" {
+		return &workload.Error{Op: "run the lab", Err: fmt.Errorf("%w (%s)", err, line)}
+	}
+	return &workload.Error{Op: "run the lab", Err: err}
+}
