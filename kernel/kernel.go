@@ -1,18 +1,15 @@
 package kernel
 
 import (
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -26,8 +23,11 @@ type Kernel struct {
 	Release string `json:"release"`
 	// Package is the distribution's package and version; empty for a file.
 	Package string `json:"package,omitempty"`
-	// Image is the path of the bzImage or vmlinux.
+	// Image is the path of the bzImage or vmlinux, Bytes its size.
 	Image string `json:"image"`
+	Bytes int64  `json:"bytes"`
+	// Fetched is when Fetch made it, or when a file was last changed.
+	Fetched time.Time `json:"fetched"`
 	// ModulesDir is the directory with modules.builtin and kernel/; empty when
 	// the kernel has none.
 	ModulesDir string `json:"modules_dir,omitempty"`
@@ -88,7 +88,13 @@ func load(dir string) (*Kernel, error) {
 	if err := json.Unmarshal(data, &m); err != nil {
 		return nil, fmt.Errorf("kernel %s: %s: %w", filepath.Base(dir), metaName, err)
 	}
+	info, err := os.Stat(filepath.Join(dir, imageName))
+	if err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", filepath.Base(dir), err)
+	}
 	return &Kernel{
+		Bytes:      info.Size(),
+		Fetched:    info.ModTime(),
 		Name:       filepath.Base(dir),
 		Release:    m.Release,
 		Package:    m.Package,
@@ -129,9 +135,9 @@ func Find(name string) (*Kernel, error) {
 		return fromFile(name)
 	} else if strings.ContainsRune(name, '/') {
 		if err == nil {
-			err = errors.New("is a directory")
+			err = fmt.Errorf("%s: is a directory", name)
 		}
-		return nil, &workload.Error{Op: "open kernel " + name, Err: err}
+		return nil, &workload.Error{Op: "open kernel", Err: err, Remedy: remedyImage}
 	}
 	err = errors.New("no such kernel")
 	if len(match) > 1 {
@@ -141,25 +147,33 @@ func Find(name string) (*Kernel, error) {
 		Remedy: "'duplex kernel ls' lists the fetched ones; a path to a bzImage or vmlinux works too"}
 }
 
-// fromFile makes a Kernel of a file and of what lies beside it: the package's
-// boot/config-RELEASE and lib/modules/RELEASE, under the same root as the file,
-// or the host's /lib/modules.
+// fromFile makes a Kernel of a file and of what lies beside it: config-RELEASE
+// (as in /boot) or .config (as in a build tree), and ../lib/modules/RELEASE (an
+// unpacked package) or the host's /lib/modules/RELEASE.
 func fromFile(path string) (*Kernel, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	info, err := Inspect(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, &workload.Error{Op: "open kernel", Err: err}
+	}
+	defer func() { _ = f.Close() }()
+	id, err := identify(f)
 	if err != nil {
 		return nil, err
 	}
-	k := &Kernel{Name: path, Release: info.Release, Image: path}
+	k := &Kernel{Name: path, Release: id.release(), Image: path, Bytes: id.size, Fetched: id.time}
 	if k.Release == "" {
 		return k, nil
 	}
 	dir := filepath.Dir(path)
-	if c := filepath.Join(dir, "config-"+k.Release); isFile(c) {
-		k.Config = c
+	for _, c := range []string{"config-" + k.Release, ".config"} {
+		if c = filepath.Join(dir, c); isFile(c) {
+			k.Config = c
+			break
+		}
 	}
 	for _, m := range []string{
 		filepath.Join(dir, "..", "lib", "modules", k.Release),
@@ -176,20 +190,6 @@ func fromFile(path string) (*Kernel, error) {
 func isFile(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular()
-}
-
-// ID returns the SHA-256 of the image in hex.
-func (k *Kernel) ID(context.Context) (string, error) {
-	f, err := os.Open(k.Image)
-	if err != nil {
-		return "", fmt.Errorf("open kernel: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("hash kernel: %w", err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // compareVersions orders version strings: runs of digits by value, the rest by

@@ -90,38 +90,38 @@ var (
 	errTooLarge           = errors.New("decompresses to more than a kernel can have")
 )
 
-// decompress writes the decompressed kernel to w. The payload of a bzImage ends
+// decompress writes the decompressed kernel to w and returns its size. The payload of a bzImage ends
 // with the size of the decompressed kernel, 4 bytes little endian (the size_append
 // of scripts/Makefile.lib; gzip's own trailer has the same shape): output of any
 // other size is an error.
-func decompress(w io.Writer, payload []byte) error {
+func decompress(w io.Writer, payload []byte) (int64, error) {
 	c, err := detect(payload)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if len(payload) < len(c.magic)+4 {
-		return io.ErrUnexpectedEOF
+		return 0, io.ErrUnexpectedEOF
 	}
 	data, want := payload, int64(binary.LittleEndian.Uint32(payload[len(payload)-4:]))
 	if c.name != "gzip" {
 		data = payload[:len(payload)-4]
 	}
 	if want > maxImage {
-		return errTooLarge
+		return 0, errTooLarge
 	}
 	r, err := c.open(bytes.NewReader(data))
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.name, err)
+		return 0, fmt.Errorf("%s: %w", c.name, err)
 	}
 	defer func() { _ = r.Close() }()
 	got, err := io.Copy(w, io.LimitReader(r, want+1))
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.name, err)
+		return 0, fmt.Errorf("%s: %w", c.name, err)
 	}
 	if got != want {
-		return fmt.Errorf("%s: the payload says %d bytes, but has at least %d", c.name, want, got)
+		return 0, fmt.Errorf("%s: the payload says %d bytes, but has at least %d", c.name, want, got)
 	}
-	return nil
+	return got, nil
 }
 
 // lz4Legacy reads the "legacy frame" of lz4(1) -l: the magic, then blocks, each

@@ -3,6 +3,7 @@ package erofs_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -139,5 +140,40 @@ func TestPackMountsEqual(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Load reads back what Pack wrote.
+func TestLoadRoundTrip(t *testing.T) {
+	needRoot(t)
+	src := t.TempDir()
+	makeTree(t, src)
+	first, err := os.Open(packInto(t, erofs.Source{Path: src, At: "/"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = first.Close() }()
+	tree, err := erofs.Load(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tree.Children["file-4097"] != tree.Children["a"].Children["hard"] {
+		t.Error("hard link lost")
+	}
+	content, err := io.ReadAll(tree.Children["file-4097"].Open(first))
+	if want, _ := os.ReadFile(filepath.Join(src, "file-4097")); err != nil || !bytes.Equal(content, want) {
+		t.Errorf("file-4097: %d bytes, %v", len(content), err)
+	}
+	for path, want := range map[string]erofs.Node{
+		"disk":  {Major: 0xabc, Minor: 0xfedcb},
+		"owned": {UID: 3_000_000_000, GID: 70000},
+	} {
+		got := tree.Children[path]
+		if got.Major != want.Major || got.Minor != want.Minor || got.UID != want.UID || got.GID != want.GID {
+			t.Errorf("%s: %+v", path, got)
+		}
+	}
+	if got := tree.Children["file-1"].Xattrs["user.comment"]; got != "hello\x00world" {
+		t.Errorf("user.comment is %q", got)
 	}
 }

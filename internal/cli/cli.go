@@ -39,6 +39,7 @@ type app struct {
 // commands is the table, in the order help prints it.
 func commands() []command {
 	return []command{
+		kernelCommand,
 		labCommand,
 		versionCommand,
 	}

@@ -14,9 +14,12 @@ import (
 
 var labCommand = command{
 	name:    "lab",
-	args:    "run [FLAGS] -- CMD [ARG...]",
 	summary: "Run a command on a machine whose KVM works",
-	run:     runLab,
+	run: func(ctx context.Context, a *app, args []string) error {
+		return a.group(ctx, []command{
+			{name: "run", args: "-- CMD [ARG...]", summary: "Run CMD in an emulated machine of its own", run: runLab},
+		}, args)
+	},
 }
 
 // labOptions are the flags of `lab run`.
@@ -29,11 +32,6 @@ type labOptions struct {
 }
 
 func runLab(ctx context.Context, a *app, args []string) error {
-	if len(args) > 0 && args[0] == "run" {
-		args = args[1:]
-	} else if len(args) == 0 || args[0] != "--help" {
-		return a.usage("want 'lab run'")
-	}
 	var o labOptions
 	fs := a.flags()
 	fs.BoolVar(&o.deterministic, "deterministic", false, "count instructions instead of time, on one CPU")

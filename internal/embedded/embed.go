@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -47,6 +48,19 @@ func read(name string) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	return packed, nil
+}
+
+// BuiltinID identifies the archive that Builtin returns, for keying what is made
+// of it without unpacking it.
+func BuiltinID() (string, error) {
+	id, err := files.ReadFile("files/builtin.sum")
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("builtin.zst: %w", ErrMissing)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read builtin.sum: %w", err)
+	}
+	return strings.TrimSpace(string(id)), nil
 }
 
 func unpack(name string) ([]byte, error) {

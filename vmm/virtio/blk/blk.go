@@ -8,6 +8,7 @@ package blk
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -54,10 +55,7 @@ func Open(path, id string) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open disk: %w", err)
 	}
-	size, err := f.Seek(0, io.SeekEnd) // works for block devices too
-	if err == nil && size%SectorSize != 0 {
-		err = fmt.Errorf("%d bytes is not a multiple of %d", size, SectorSize)
-	}
+	size, err := diskSize(f)
 	if err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("open disk %s: %w", path, err)
@@ -68,6 +66,22 @@ func Open(path, id string) (*Device, error) {
 	binary.LittleEndian.PutUint64(d.config[0:], uint64(size/SectorSize))
 	binary.LittleEndian.PutUint32(d.config[12:], queueSize-2)
 	return d, nil
+}
+
+// diskSize returns the size in bytes of a file that can be a disk.
+func diskSize(f *os.File) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if m := info.Mode(); !m.IsRegular() && m&(os.ModeDevice|os.ModeCharDevice) != os.ModeDevice {
+		return 0, errors.New("neither a file nor a block device")
+	}
+	size, err := f.Seek(0, io.SeekEnd) // Stat has no size for a block device
+	if err == nil && size%SectorSize != 0 {
+		err = fmt.Errorf("%d bytes is not a multiple of %d", size, SectorSize)
+	}
+	return size, err
 }
 
 // Type implements virtio.Device.

@@ -1,0 +1,37 @@
+package image
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/duplex-run/duplex/image/erofs"
+)
+
+// defaultPath is docker's PATH for an image that names none.
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// openRootfs takes a directory of the host as an image without configuration.
+func openRootfs(ctx context.Context, ref Reference) (*source, error) {
+	dir, err := filepath.Abs(ref.Path)
+	if err != nil {
+		return nil, err
+	}
+	// The directory itself may be named through a link; below it links are kept.
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return nil, err
+	}
+	scan, err := erofs.ScanFiles(ctx, erofs.Source{Path: dir, At: "/"})
+	if err != nil {
+		return nil, err
+	}
+	return &source{
+		ref:    Reference{Kind: KindRootfs, Path: dir},
+		digest: scan.Fingerprint(),
+		config: Config{Env: []string{defaultPath}, Cmd: []string{"/bin/sh"}},
+		write: func(ctx context.Context, out *os.File, opts Options) (erofs.Stats, error) {
+			opts.progress("packing %s", dir)
+			return scan.Write(ctx, out)
+		},
+	}, nil
+}

@@ -1,0 +1,135 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/duplex-run/duplex/vmm/acpi"
+	"github.com/duplex-run/duplex/vmm/boot"
+	"github.com/duplex-run/duplex/vmm/memory"
+	"github.com/duplex-run/duplex/vmm/virtio"
+)
+
+// MaxDevices is how many virtio devices a VM takes: each has an I/O APIC pin of
+// its own, from firstGSI on.
+const MaxDevices = 24 - firstGSI
+
+// Config is a machine to make. New checks it before it opens /dev/kvm.
+type Config struct {
+	// Kernel is the path of a bzImage or of an ELF vmlinux.
+	Kernel string
+	// Initrd is the path of an initial RAM disk, "" for none.
+	Initrd string
+	// Cmdline is the kernel command line; see DefaultCmdline.
+	Cmdline string
+	// Memory is the guest's, in bytes: a multiple of 4096.
+	Memory uint64
+	// CPUs is the number of vCPUs; only 1 works so far.
+	CPUs int
+	// Console gets what the guest writes to its serial port, from a goroutine
+	// of the VM's; nil discards it. A Console that blocks stops the guest once
+	// 64 KiB wait for it.
+	Console io.Writer
+	// Devices belong to the VM once New has succeeded, and are closed with it.
+	Devices []virtio.Device
+	// OnMark, if set, is called for each byte the guest writes to the marks
+	// port, on the vCPU's goroutine. ns is CLOCK_MONOTONIC_RAW at the exit.
+	OnMark func(value byte, ns int64)
+	// OnEvent, if set, is called as the machine comes up; ns as for OnMark.
+	OnEvent func(e Event, ns int64)
+}
+
+// Event is a step of the machine's way up.
+type Event int
+
+// The events, in the order they come.
+const (
+	Created Event = iota // the VM and its vCPU exist
+	Loaded               // memory, kernel and initrd are in place
+	Entered              // KVM_RUN is about to be called for the first time
+)
+
+// ErrConfig is wrapped by New's errors about numbers in a Config that are out
+// of range. Those about the kernel, the initrd and the command line wrap
+// boot.ErrNotKernel, boot.ErrMemoryTooSmall or boot.ErrCmdline, or are
+// *os.PathErrors.
+var ErrConfig = errors.New("bad machine configuration")
+
+// input is the files of a Config, opened, and how they will be arranged.
+type input struct {
+	kernel, initrd *os.File
+	layout         *boot.Layout
+}
+
+// open checks the Config and opens its files, without touching KVM.
+func (c *Config) open() (_ *input, err error) {
+	switch {
+	case c.CPUs != 1:
+		return nil, fmt.Errorf("%w: %d CPUs, only 1 is supported", ErrConfig, c.CPUs)
+	case c.Memory == 0 || c.Memory%4096 != 0 || c.Memory > memory.MaxSize:
+		return nil, fmt.Errorf("%w: %d bytes of memory is not a multiple of 4096 up to %d", ErrConfig, c.Memory, memory.MaxSize)
+	case len(c.Devices) > MaxDevices:
+		return nil, fmt.Errorf("%w: %d devices, at most %d", ErrConfig, len(c.Devices), MaxDevices)
+	}
+	in := &input{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, in.close())
+		}
+	}()
+	var kernelSize, initrdSize int64
+	if in.kernel, kernelSize, err = openFile(c.Kernel); err != nil {
+		return nil, fmt.Errorf("open the kernel: %w", err)
+	}
+	if c.Initrd != "" {
+		if in.initrd, initrdSize, err = openFile(c.Initrd); err != nil {
+			return nil, fmt.Errorf("open the initrd: %w", err)
+		}
+	}
+	k, err := boot.Parse(in.kernel, kernelSize)
+	if err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", c.Kernel, err)
+	}
+	in.layout, err = k.Plan(boot.Input{
+		Memory: c.Memory, InitrdSize: uint64(initrdSize), Cmdline: c.Cmdline, RSDP: acpi.Base,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", c.Kernel, err)
+	}
+	return in, nil
+}
+
+func openFile(path string) (*os.File, int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &os.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, info.Size(), nil
+}
+
+func (in *input) close() error {
+	var errs error
+	for _, f := range []*os.File{in.kernel, in.initrd} {
+		if f != nil {
+			errs = errors.Join(errs, f.Close())
+		}
+	}
+	return errs
+}
+
+// load puts the files into guest memory.
+func (in *input) load(mem *memory.Memory) (boot.Start, error) {
+	if in.initrd == nil { // not a nil *os.File in an io.ReaderAt
+		return in.layout.Load(mem, in.kernel, nil)
+	}
+	return in.layout.Load(mem, in.kernel, in.initrd)
+}

@@ -1,0 +1,77 @@
+package kvm
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// VM is a virtual machine.
+type VM struct {
+	fd      int
+	runSize int
+}
+
+// Close drops the VM. KVM frees it once its vCPUs are closed too.
+func (v *VM) Close() error { return closeFD(&v.fd) }
+
+// SetMemory puts size bytes of host memory at host behind guest physical
+// address guest, in the given slot. All three are multiples of 4096. The memory
+// must stay mapped until the VM and its vCPUs are closed.
+func (v *VM) SetMemory(slot uint32, guest, host, size uint64) error {
+	r := memoryRegion{slot: slot, guest: guest, size: size, userspaceStart: host}
+	return wrap("KVM_SET_USER_MEMORY_REGION", ioctlPtr(v.fd, reqSetUserMemoryRegion, &r))
+}
+
+// SetTSSAddr gives KVM three guest pages at gpa, and SetIdentityMapAddr one:
+// Intel processors without unrestricted guests need them in real mode.
+func (v *VM) SetTSSAddr(gpa uint32) error {
+	_, err := ioctl(v.fd, reqSetTSSAddr, uintptr(gpa))
+	return wrap("KVM_SET_TSS_ADDR", err)
+}
+
+// SetIdentityMapAddr gives KVM a page at gpa; see SetTSSAddr.
+func (v *VM) SetIdentityMapAddr(gpa uint64) error {
+	return wrap("KVM_SET_IDENTITY_MAP_ADDR", ioctlPtr(v.fd, reqSetIdentityMapAddr, &gpa))
+}
+
+// CreateIRQChip makes the in-kernel PICs, I/O APIC (24 pins, GSI 0 to 23) and,
+// for vCPUs made afterwards, local APICs.
+func (v *VM) CreateIRQChip() error {
+	_, err := ioctl(v.fd, reqCreateIRQChip, 0)
+	return wrap("KVM_CREATE_IRQCHIP", err)
+}
+
+// SetIRQ drives a GSI high (1) or low (0).
+func (v *VM) SetIRQ(gsi, level uint32) error {
+	return wrap("KVM_IRQ_LINE", ioctlPtr(v.fd, reqIRQLine, &irqLevel{gsi, level}))
+}
+
+// IRQFD makes every write to the eventfd an edge on the GSI, without an exit.
+func (v *VM) IRQFD(eventfd int, gsi uint32) error {
+	return wrap("KVM_IRQFD", ioctlPtr(v.fd, reqIRQFD, &irqFD{fd: uint32(eventfd), gsi: gsi}))
+}
+
+// ioEventDataMatch asks that only writes of the given value count.
+const ioEventDataMatch = 1
+
+// IOEventFD makes a 32-bit guest write of value at MMIO address addr signal the
+// eventfd instead of ending KVM_RUN.
+func (v *VM) IOEventFD(eventfd int, addr uint64, value uint32) error {
+	return wrap("KVM_IOEVENTFD", ioctlPtr(v.fd, reqIOEventFD, &ioEventFD{
+		datamatch: uint64(value), addr: addr, len: 4, fd: int32(eventfd), flags: ioEventDataMatch,
+	}))
+}
+
+// CreateVCPU makes the vCPU with the given number, which is its APIC id.
+func (v *VM) CreateVCPU(id int) (*VCPU, error) {
+	fd, err := ioctl(v.fd, reqCreateVCPU, uintptr(id))
+	if err != nil {
+		return nil, wrap("KVM_CREATE_VCPU", err)
+	}
+	page, err := unix.Mmap(fd, 0, v.runSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, errors.Join(wrap("map the vCPU's run page", err), unix.Close(fd))
+	}
+	return &VCPU{fd: fd, page: page}, nil
+}

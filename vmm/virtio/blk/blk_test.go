@@ -1,0 +1,262 @@
+package blk_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/duplex-run/duplex/vmm/virtio"
+	"github.com/duplex-run/duplex/vmm/virtio/blk"
+	"github.com/duplex-run/duplex/vmm/virtio/queue"
+	v "github.com/duplex-run/duplex/vmm/virtio/virtqtest"
+)
+
+const sectors = 64
+
+// disk writes a disk of random sectors and opens it.
+func disk(tb testing.TB) (*blk.Device, []byte) {
+	tb.Helper()
+	path, data := diskFile(tb)
+	return open(tb, path), data
+}
+
+func diskFile(tb testing.TB) (string, []byte) {
+	tb.Helper()
+	data := make([]byte, sectors*blk.SectorSize)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(data)
+	path := filepath.Join(tb.TempDir(), "disk")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return path, data
+}
+
+func open(tb testing.TB, path string) *blk.Device {
+	tb.Helper()
+	dev, err := blk.Open(path, "serial number of the disk, too long")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return dev
+}
+
+func request(kind uint32, sector uint64) []byte {
+	p := binary.LittleEndian.AppendUint32(nil, kind)
+	p = binary.LittleEndian.AppendUint32(p, 0)
+	return binary.LittleEndian.AppendUint64(p, sector)
+}
+
+func TestConfig(t *testing.T) {
+	dev, _ := disk(t)
+	d := v.Attach(t, dev)
+	if got := d.Reg(v.RegConfig); got != sectors {
+		t.Errorf("capacity %d, want %d", got, sectors)
+	}
+	if got := d.Reg(v.RegConfig + 12); got != 126 {
+		t.Errorf("seg_max %d, want 126", got)
+	}
+}
+
+func TestRequests(t *testing.T) {
+	dev, data := disk(t)
+	d := v.Start(t, dev)
+	sector := func(i, n int) []byte { return data[i*512 : (i+n)*512] }
+	for _, c := range []struct {
+		name   string
+		kind   uint32
+		sector uint64
+		out    int   // bytes of payload to the device
+		in     []int // sizes of the buffers from it, the status byte apart
+		status byte
+		want   []byte
+	}{
+		{name: "one sector", in: []int{512}, want: sector(0, 1)},
+		{name: "several buffers", sector: 3, in: []int{512, 1024, 100, 412}, want: sector(3, 4)},
+		{name: "all of it", in: []int{sectors * 512}, want: data},
+		{name: "the last sector", sector: sectors - 1, in: []int{512}, want: sector(sectors-1, 1)},
+		{name: "nothing", sector: sectors, in: nil, want: nil},
+		{name: "past the end", sector: sectors - 1, in: []int{1024}, status: 1},
+		{name: "far past the end", sector: 1 << 63, in: []int{512}, status: 1},
+		{name: "sector times 512 wraps", sector: 1 << 55, in: []int{512}, status: 1},
+		{name: "half a sector", in: []int{256}, status: 1},
+		{name: "write", kind: 1, out: 512, status: 1},
+		{name: "flush", kind: 4},
+		{name: "id", kind: 8, in: []int{20}, want: []byte("serial number of the")},
+		{name: "id in a long buffer", kind: 8, in: []int{64}, want: append([]byte("serial number of the"), make([]byte, 44)...)},
+		{name: "id in a short buffer", kind: 8, in: []int{19}, status: 1},
+		{name: "discard", kind: 11, out: 16, status: 2},
+		{name: "secure erase", kind: 14, out: 16, status: 2},
+		{name: "unknown", kind: 0xffffffff, status: 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d.Init()
+			bufs := []v.Buf{d.Out(request(c.kind, c.sector))}
+			if c.out > 0 {
+				bufs = append(bufs, d.Out(make([]byte, c.out)))
+			}
+			var got []v.Buf
+			for _, n := range c.in {
+				b := d.In(uint32(n))
+				d.Put(b.Addr, make([]byte, n))
+				got = append(got, b)
+			}
+			status := d.In(1)
+			d.Put(status.Addr, []byte{0xee})
+			d.Ring(0).AddIndirect(append(append(bufs, got...), status)...)
+			d.Kick(0)
+			_, written := d.Ring(0).Wait()
+			if s := d.Bytes(status)[0]; s != c.status {
+				t.Fatalf("status %d, want %d", s, c.status)
+			}
+			if c.status != 0 {
+				if written != 0 {
+					t.Errorf("failed, but %d bytes used", written)
+				}
+				return
+			}
+			var have []byte
+			for _, b := range got {
+				have = append(have, d.Bytes(b)...)
+			}
+			if !bytes.Equal(have, c.want) {
+				t.Errorf("wrong data: %.40q, want %.40q", have, c.want)
+			}
+		})
+	}
+}
+
+// The header and the status need not have descriptors of their own (§2.7.4).
+func TestFraming(t *testing.T) {
+	dev, data := disk(t)
+	d := v.Start(t, dev)
+	h := request(0, 5)
+	in := d.In(513)
+	d.Ring(0).Add(d.Out(h[:3]), d.Out(h[3:11]), d.Out(h[11:]), in)
+	d.Kick(0)
+	if _, n := d.Ring(0).Wait(); n != 513 {
+		t.Fatalf("%d bytes used", n)
+	}
+	if got := d.Bytes(in); !bytes.Equal(got, append(bytes.Clone(data[5*512:6*512]), 0)) {
+		t.Error("wrong data or status")
+	}
+}
+
+func TestMalformed(t *testing.T) {
+	dev, data := disk(t)
+	d := v.Start(t, dev)
+	for _, c := range []struct {
+		name string
+		add  func()
+		want error
+	}{
+		{"short header", func() { d.Ring(0).Add(d.Out(request(0, 0)[:15]), d.In(513)) }, blk.ErrRequest},
+		{"no status", func() { d.Ring(0).Add(d.Out(request(0, 0))) }, blk.ErrRequest},
+		{"no header", func() { d.Ring(0).Add(d.In(513)) }, blk.ErrRequest},
+		{"buffer outside memory", func() {
+			d.Ring(0).Add(d.Out(request(0, 0)), v.Buf{Addr: 3 << 30, Len: 512, Write: true}, d.In(1))
+		}, nil},
+		{"loop", func() {
+			d.Ring(0).SetDesc(0, v.Desc{Addr: 0x1000, Len: 16, Flags: v.FlagNext, Next: 0})
+			d.Ring(0).Publish(0)
+		}, queue.ErrTooLong},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d.Init()
+			c.add()
+			d.Kick(0)
+			if broken, err := d.Broken(); !broken || !errors.Is(err, c.want) && c.want != nil {
+				t.Fatalf("broken %v: %v, want %v", broken, err, c.want)
+			}
+			d.Init()
+			readFirst(t, d, data)
+		})
+	}
+}
+
+func readFirst(tb testing.TB, d *v.Driver, data []byte) {
+	tb.Helper()
+	in := d.In(512)
+	d.Ring(0).Add(d.Out(request(0, 0)), in, d.In(1))
+	d.Kick(0)
+	d.Ring(0).Wait()
+	if !bytes.Equal(d.Bytes(in), data[:512]) {
+		tb.Error("wrong data")
+	}
+}
+
+// A disk that shrank under the guest gives IOERR, not a hang.
+func TestShrunkDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dev, err := blk.Open(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := v.Start(t, dev)
+	if err := os.Truncate(path, 1024); err != nil {
+		t.Fatal(err)
+	}
+	status := d.In(1)
+	d.Ring(0).Add(d.Out(request(0, 1)), d.In(1024), status)
+	d.Kick(0)
+	d.Ring(0).Wait()
+	if s := d.Bytes(status)[0]; s != 1 {
+		t.Errorf("status %d, want IOERR", s)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	odd := filepath.Join(dir, "odd")
+	if err := os.WriteFile(odd, make([]byte, 513), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(dir, "none"): "no such file",
+		odd:                        "not a multiple of 512",
+		dir:                        "neither a file nor a block device",
+	} {
+		if dev, err := blk.Open(path, ""); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("open %s: %v, %v", path, dev, err)
+		}
+	}
+}
+
+// Reset while another goroutine kicks: afterwards the device leaves the rings
+// alone.
+func TestResetWhileBusy(t *testing.T) {
+	dev, data := disk(t)
+	d := v.Start(t, dev)
+	for range 50 {
+		r := d.Ring(0)
+		for range 40 {
+			r.Add(v.Buf{Addr: 0x200000, Len: 16}, v.Buf{Addr: 0x300000, Len: 64 * 512, Write: true}, v.Buf{Addr: 0x200100, Len: 1, Write: true})
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			d.Transport.Kick(0)
+		}()
+		d.SetReg(v.RegStatus, 0)
+		at := r.UsedIndex()
+		<-done
+		if now := r.UsedIndex(); now != at {
+			t.Fatalf("used index went from %d to %d after reset", at, now)
+		}
+		d.Init()
+	}
+	readFirst(t, d, data)
+}
+
+func FuzzDevice(f *testing.F) {
+	f.Add(append([]byte{0, 16}, append(request(0, 0), 0, 0, 32, 1, 0, 0, 0, 0, 32, 64, 0, 1, 1)...))
+	path, data := diskFile(f)
+	v.Fuzz(f, func(tb testing.TB) virtio.Device { return open(tb, path) }, func(tb testing.TB, d *v.Driver) { readFirst(tb, d, data) })
+}

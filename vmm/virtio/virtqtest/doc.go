@@ -1,0 +1,17 @@
+// Package virtqtest is a mock virtio driver: it plays the guest, in the same
+// process, so that devices are tested and fuzzed without KVM.
+//
+// Start brings a device up through its MMIO register file, as §3.1.1 of virtio
+// 1.2 tells a driver to. Add makes a descriptor chain available, Kick notifies,
+// Wait returns what the device used:
+//
+//	d := virtqtest.Start(t, dev)
+//	in := d.In(512)
+//	d.Ring(0).Add(d.Out(header), in, d.In(1))
+//	d.Kick(0)
+//	_, written := d.Ring(0).Wait()
+//	data := d.Bytes(in)
+//
+// For attacks, SetDesc and Publish write descriptors and ring entries raw, and
+// SetReg writes any register at any time. Fuzz turns bytes into such attacks.
+package virtqtest
