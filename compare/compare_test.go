@@ -1,0 +1,235 @@
+package compare
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/compare/isolation"
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+func options(t *testing.T, image string) Options {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Options{
+		Exe: exe, Sides: [2]workload.Isolation{workload.VM, workload.Container},
+		N: 4, Seed: 7, Image: Image{Ref: image}, NoProbe: true,
+	}
+}
+
+func TestPlan(t *testing.T) {
+	order := plan(200, 1)
+	firsts := 0
+	for i := 0; i < len(order); i += 2 {
+		if order[i]+order[i+1] != 1 {
+			t.Fatalf("pair %d is %v", i/2, order[i:i+2])
+		}
+		firsts += order[i]
+	}
+	if firsts < 70 || firsts > 130 {
+		t.Errorf("side 1 went first in %d of 200 pairs", firsts)
+	}
+	if !slices.Equal(order, plan(200, 1)) || slices.Equal(order, plan(200, 2)) {
+		t.Error("the order does not follow from the seed")
+	}
+}
+
+func TestEverySampleIsAFreshProcess(t *testing.T) {
+	o := options(t, "pid")
+	o.Warmup = 1
+	var said []Progress
+	o.Progress = func(p Progress) { said = append(said, p) }
+	doc, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for i, r := range doc.Runs {
+		seen[r.Exit.StdoutSHA256] = true
+		if r.Order != i || r.Isolation != o.Sides[doc.Settings.Order[i]] || r.Exit.Failed != "" {
+			t.Errorf("run %d: %+v", i, r)
+		}
+	}
+	if len(doc.Runs) != 8 || len(seen) != 8 || doc.Summary.SameOutput {
+		t.Errorf("%d runs with %d process numbers, same output %v", len(doc.Runs), len(seen), doc.Summary.SameOutput)
+	}
+	if len(said) != 10 || said[0].What != "warm-up" || said[9].Done != 9 || said[9].Total != 10 {
+		t.Errorf("progress %+v", said)
+	}
+}
+
+func TestSamplesHoldPhasesAndCosts(t *testing.T) {
+	doc, err := Run(t.Context(), options(t, "hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range doc.Runs {
+		last := int64(0)
+		for p := workload.PhaseImage; p < workload.NumPhases; p++ {
+			ns, ok := r.PhasesNs[p.String()]
+			if want := p != workload.PhaseKernelUp || r.Isolation == workload.VM; ok != want {
+				t.Errorf("%s: phase %s present %v, want %v", r.Isolation, p, ok, want)
+			}
+			if ok && p != workload.PhaseFirstByte && p != workload.PhaseExited {
+				if ns <= last {
+					t.Errorf("%s: phase %s at %d ns is not after %d", r.Isolation, p, ns, last)
+				}
+				last = ns
+			}
+		}
+		if r.CPUNs <= 0 || (r.Exits == nil) != (r.Isolation == workload.Container) || len(r.Memory) != 1 {
+			t.Errorf("%s: CPU %d, exits %v, memory %v", r.Isolation, r.CPUNs, r.Exits, r.Memory)
+		}
+	}
+	if !doc.Summary.SameOutput || doc.Summary.Interrupted || doc.Summary.Failed != [2]int{} {
+		t.Errorf("summary %+v", doc.Summary)
+	}
+}
+
+func TestFailedSamplesAreReportedAndNotCounted(t *testing.T) {
+	for _, tc := range []struct {
+		image, why string
+		failed     [2]int
+		ignore     bool
+	}{
+		{"hello", "", [2]int{}, false},
+		{"exit-3", "exit status 3", [2]int{4, 4}, false},
+		{"exit-3", "", [2]int{}, true},
+		{"broken", "open /dev/kvm: permission denied", [2]int{4, 4}, false},
+		{"broken-vm", "KVM_RUN: bad?[2J state", [2]int{4, 0}, false},
+		{"no-report", "status 2 and no report: panic: something", [2]int{4, 4}, false},
+	} {
+		t.Run(tc.image, func(t *testing.T) {
+			o := options(t, tc.image)
+			o.IgnoreFailure = tc.ignore
+			doc, err := Run(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if doc.Summary.Failed != tc.failed {
+				t.Errorf("failed %v, want %v", doc.Summary.Failed, tc.failed)
+			}
+			for _, r := range doc.Runs {
+				if tc.failed[doc.Settings.Order[r.Order]] > 0 && r.Exit.Failed != tc.why {
+					t.Errorf("run %d: %q, want %q", r.Order, r.Exit.Failed, tc.why)
+				}
+			}
+			for _, m := range doc.Summary.Metrics {
+				for side, s := range m.Sides {
+					if s != nil && s.N != 4-tc.failed[side] {
+						t.Errorf("%s %s: %d samples counted", m.Kind, m.Name, s.N)
+					}
+				}
+			}
+			var b bytes.Buffer
+			if err := Report(&b, doc, false); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(strings.ReplaceAll(b.String(), "\n", " "), tc.why) {
+				t.Errorf("the report does not say %q:\n%s", tc.why, b.String())
+			}
+		})
+	}
+}
+
+func TestBrokenSideEndsWhenWarmingUp(t *testing.T) {
+	o := options(t, "broken")
+	o.Warmup = 1
+	doc, err := Run(t.Context(), o)
+	var werr *workload.Error
+	if !errors.As(err, &werr) || !strings.Contains(err.Error(), "/dev/kvm") || werr.Remedy == "" {
+		t.Errorf("got %v, want the failure and a remedy", err)
+	}
+	if len(doc.Runs) != 0 {
+		t.Errorf("%d runs were made after all", len(doc.Runs))
+	}
+}
+
+func TestStdinReachesEverySample(t *testing.T) {
+	o := options(t, "cat")
+	o.Stdin = filepath.Join(t.TempDir(), "in")
+	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	if err := os.WriteFile(o.Stdin, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	doc, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range doc.Runs {
+		if r.Exit.StdoutBytes != int64(len(data)) || r.Exit.Failed != "" {
+			t.Errorf("run %d: %d bytes came back (%s)", r.Order, r.Exit.StdoutBytes, r.Exit.Failed)
+		}
+	}
+	if !doc.Summary.SameOutput {
+		t.Error("the output differs")
+	}
+}
+
+func TestCancelEndsTheRunAndKeepsTheRest(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := options(t, "hang")
+	o.Command = []string{fifo}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	type outcome struct {
+		doc *Document
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		doc, err := Run(ctx, o)
+		done <- outcome{doc, err}
+	}()
+	pid := readPID(t, fifo)
+	cancel()
+	got := <-done
+	if !errors.Is(got.err, context.Canceled) || !got.doc.Summary.Interrupted {
+		t.Errorf("error %v, interrupted %v", got.err, got.doc.Summary.Interrupted)
+	}
+	if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("process %d is still there: %v", pid, err)
+	}
+}
+
+func TestStudyClassifiesBothSides(t *testing.T) {
+	o := options(t, "hello")
+	o.NoProbe, o.N = false, 1
+	doc, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for side, s := range doc.Summary.Isolation.Sides {
+		f := find(s.Findings, "mount")
+		if s.Isolation != o.Sides[side] || s.Error != "" || f == nil || f.Verdict != isolation.GuestOnly {
+			t.Errorf("side %d: %+v, mount %v", side, s, f)
+		}
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	o := options(t, "hello")
+	o.N = 0
+	if _, err := Run(t.Context(), o); err == nil {
+		t.Error("no samples, no error")
+	}
+	o = options(t, "hello")
+	o.Exe = filepath.Join(t.TempDir(), "absent")
+	if _, err := Run(t.Context(), o); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("absent binary: %v", err)
+	}
+}
