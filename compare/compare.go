@@ -3,6 +3,7 @@ package compare
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/duplex-run/duplex/internal/workload"
@@ -63,7 +64,7 @@ func Run(ctx context.Context, o Options) (*Document, error) {
 	doc := &Document{
 		Schema: Schema, Host: o.Host, Image: o.Image, Runs: []Sample{},
 		Settings: Settings{
-			Sides: o.Sides, N: o.N, Warmup: o.Warmup, Seed: o.Seed, Flags: notNil(o.Flags),
+			Sides: o.Sides, N: o.N, Warmup: o.Warmup, Seed: o.Seed, Flags: withoutValues(o.Flags),
 			Command: notNil(o.Command), Order: plan(o.N, o.Seed), IgnoreFailure: o.IgnoreFailure,
 		},
 	}
@@ -125,6 +126,20 @@ func (s *session) one(ctx context.Context, what string, side, keep int, extra ..
 	}
 	s.done++
 	return s.sampler.run(ctx, s.Sides[side], keep, extra...)
+}
+
+// withoutValues drops what --env flags set: a document is made to be shown
+// around, and secrets travel in environments.
+func withoutValues(flags []string) []string {
+	out := []string{}
+	for _, f := range flags {
+		if rest, ok := strings.CutPrefix(f, "--env="); ok {
+			name, _, _ := strings.Cut(rest, "=")
+			f = "--env=" + name
+		}
+		out = append(out, f)
+	}
+	return out
 }
 
 func notNil(s []string) []string {

@@ -233,3 +233,18 @@ func TestOptionsAreChecked(t *testing.T) {
 		t.Errorf("absent binary: %v", err)
 	}
 }
+
+func TestDocumentHoldsNoSecrets(t *testing.T) {
+	o := options(t, "hello")
+	o.N, o.Flags = 1, []string{"--env=TOKEN=s3cret=x", "--memory=64m"}
+	doc, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := doc.Settings.Flags; !slices.Equal(got, []string{"--env=TOKEN", "--memory=64m"}) {
+		t.Errorf("flags %q", got)
+	}
+	if doc.Measured(0) != 1 || doc.Measured(1) != 1 {
+		t.Errorf("measured %d and %d", doc.Measured(0), doc.Measured(1))
+	}
+}

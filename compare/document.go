@@ -20,6 +20,17 @@ type Document struct {
 	Summary  Summary  `json:"summary"`
 }
 
+// Measured returns how many samples were made of a side, failed ones included.
+func (d *Document) Measured(side int) int {
+	n := 0
+	for _, r := range d.Runs {
+		if d.Settings.Order[r.Order] == side {
+			n++
+		}
+	}
+	return n
+}
+
 // Host is where the runs happened; inside the lab it is the lab machine.
 type Host struct {
 	CPU    string `json:"cpu"`
@@ -52,7 +63,7 @@ type Settings struct {
 	N       int                   `json:"n"`
 	Warmup  int                   `json:"warmup"`
 	Seed    uint64                `json:"seed"`
-	Flags   []string              `json:"flags"`   // given to every run
+	Flags   []string              `json:"flags"`   // given to every run; values of --env left out
 	Command []string              `json:"command"` // empty: the image's own
 	// Order is the side (0 or 1) of every run, in the order they were planned:
 	// runs[i] is of side order[i].
