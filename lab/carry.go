@@ -2,68 +2,214 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
-	"github.com/duplex-run/duplex/image/erofs"
-	"github.com/duplex-run/duplex/internal/agentproto"
-	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
-// cargo finds out what has to be carried for o.
-func (o *Options) cargo() (*cargo, error) {
-	c := &cargo{back: []string{o.Cwd}}
-	if path, err := exec.LookPath(o.Argv[0]); err == nil {
-		if strings.Contains(o.Argv[0], "/") {
-			if err := c.add(path); err != nil {
-				return nil, err
-			}
+// Bounds on directories that are carried only because an argument names them.
+// Options.Carry has none.
+const (
+	maxNamedFiles = 20_000
+	maxNamedBytes = 1 << 30
+)
+
+// cargo is what goes into the lab, and what comes back. Paths are absolute and
+// clean.
+type cargo struct {
+	files []string // each a file, followed through links
+	libs  []string // interpreters and libraries of carried programs
+	dirs  []string
+	back  []string // what comes back
+	path  []string // directories to add to PATH
+}
+
+// plan finds out what has to be carried for o. own holds the files that the
+// lab has anyway: its root file system.
+func (o *Options) plan(ctx context.Context, own fs.FS) (*cargo, error) {
+	c := new(cargo)
+	if err := c.command(o, own); err != nil {
+		return nil, err
+	}
+	for _, p := range o.Carry {
+		p = o.absolute(p)
+		if err := c.add(p); err != nil {
+			return nil, &workload.Error{Op: "carry " + p + " into the lab", Err: bare(err)}
 		}
 	}
-	for _, path := range o.Carry {
-		if err := c.add(path); err != nil {
+	for _, arg := range o.Argv[1:] {
+		if err := c.argument(ctx, o, arg, own); err != nil {
 			return nil, err
 		}
-		if info, err := os.Stat(path); err != nil {
-			return nil, &workload.Error{Op: "carry " + path + " into the lab", Err: err}
-		} else if info.IsDir() {
-			abs, _ := filepath.Abs(path)
-			c.back = append(c.back, abs)
+	}
+	if o.Cwd != "/" {
+		c.back = append(c.back, o.Cwd)
+	}
+	for _, f := range c.files {
+		if err := c.needs(f); err != nil {
+			return nil, err
 		}
 	}
+	c.libs = slices.DeleteFunc(c.libs, func(lib string) bool { return slices.Contains(c.files, lib) })
 	return c, nil
 }
 
-// pack makes a disk of each item, or finds it in the cache.
-func (c *cargo) pack(ctx context.Context) ([]agentproto.Pack, []disk, error) {
-	var packs []agentproto.Pack
-	var disks []disk
-	for i, path := range c.items {
-		real, err := filepath.EvalSymlinks(path)
-		if err != nil {
-			return nil, nil, &workload.Error{Op: "carry " + path + " into the lab", Err: err}
-		}
-		scan, err := erofs.ScanFiles(ctx, erofs.Source{Path: real, At: "/item"})
-		if err != nil {
-			return nil, nil, fmt.Errorf("carry %s: %w", path, err)
-		}
-		file, err := hostdir.Cache("packs", scan.Fingerprint()+".erofs")
-		if err != nil {
-			return nil, nil, err
-		}
-		err = hostdir.Make(ctx, file, func(f *os.File) error {
-			_, err := scan.Write(ctx, f)
-			return err
-		})
-		if err != nil {
-			return nil, nil, fmt.Errorf("carry %s: %w", path, err)
-		}
-		disks = append(disks, disk{serial: serial(i), path: file})
-		packs = append(packs, agentproto.Pack{Device: serial(i), Items: []agentproto.Item{{Name: "item", Path: path}}})
+func (o *Options) absolute(p string) string {
+	if !filepath.IsAbs(p) {
+		p = filepath.Join(o.Cwd, p)
 	}
-	return packs, disks, nil
+	return filepath.Clean(p)
+}
+
+// command adds the command itself. A plain name means the lab's own command
+// where it has one, else the host's.
+func (c *cargo) command(o *Options, own fs.FS) error {
+	name := o.Argv[0]
+	if strings.Contains(name, "/") {
+		p := o.absolute(name)
+		if exists(own, p) {
+			return nil
+		}
+		if err := c.add(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return &workload.Error{Op: "carry " + p + " into the lab", Err: bare(err)}
+		}
+		return nil // a missing command is the lab's to report: 127
+	}
+	for dir := range strings.SplitSeq(launch.DefaultPath, ":") {
+		if exists(own, path.Join(dir, name)) {
+			return nil
+		}
+	}
+	p, err := exec.LookPath(name)
+	if err != nil {
+		return nil
+	}
+	p = o.absolute(p)
+	c.path = append(c.path, filepath.Dir(p))
+	return c.add(p)
+}
+
+// argument adds what an argument names: itself, or what follows an equals sign
+// (--out=FILE). A path that the lab has itself means the lab's own. One that
+// does not exist yet, in a directory that does, may be about to be written.
+func (c *cargo) argument(ctx context.Context, o *Options, arg string, own fs.FS) error {
+	if _, value, ok := strings.Cut(arg, "="); ok && strings.HasPrefix(arg, "-") {
+		arg = value
+	}
+	if arg == "" || strings.HasPrefix(arg, "-") || len(arg) > 4096 || strings.ContainsRune(arg, 0) {
+		return nil
+	}
+	p := o.absolute(arg)
+	if exists(own, p) || kernelOwn(p) {
+		return nil
+	}
+	info, err := os.Stat(p)
+	if err != nil {
+		if parent, err := os.Stat(filepath.Dir(p)); err == nil && parent.IsDir() && strings.Contains(arg, "/") {
+			c.back = append(c.back, p)
+		}
+		return nil
+	}
+	if info.IsDir() {
+		if err := bounded(ctx, p); err != nil {
+			return &workload.Error{Op: "carry " + p + " into the lab", Err: err,
+				Remedy: "--carry " + p + " carries it whatever its size"}
+		}
+	} else if !info.Mode().IsRegular() {
+		return nil
+	}
+	if err := c.add(p); err != nil {
+		return &workload.Error{Op: "carry " + p + " into the lab", Err: bare(err)}
+	}
+	return nil
+}
+
+// add adds the file or directory at the absolute path p.
+func (c *cargo) add(p string) error {
+	info, err := os.Stat(p)
+	switch {
+	case err != nil:
+		return err
+	case p == "/" || kernelOwn(p):
+		return errors.New("is the kernel's, or all there is")
+	case info.IsDir():
+		c.dirs = appendNew(c.dirs, p)
+		c.back = appendNew(c.back, p)
+	case info.Mode().IsRegular():
+		c.files = appendNew(c.files, p)
+		c.back = appendNew(c.back, p)
+	default:
+		return errors.New("is neither a regular file nor a directory")
+	}
+	return nil
+}
+
+func appendNew(list []string, p string) []string {
+	if slices.Contains(list, p) {
+		return list
+	}
+	return append(list, p)
+}
+
+// kernelOwn says whether p is on one of the file systems that each machine has
+// of its own.
+func kernelOwn(p string) bool {
+	for _, dir := range []string{"/proc", "/sys", "/dev"} {
+		if p == dir || strings.HasPrefix(p, dir+"/") {
+			return true
+		}
+	}
+	return p == "/" || p == "/run" || p == "/tmp"
+}
+
+// exists says whether the absolute path p is in the file system own.
+func exists(own fs.FS, p string) bool {
+	name := strings.TrimPrefix(path.Clean(p), "/")
+	if name == "" {
+		return true
+	}
+	_, err := fs.Stat(own, name)
+	return err == nil
+}
+
+var errTooMuch = fmt.Errorf("holds more than %d files or %d bytes", maxNamedFiles, maxNamedBytes)
+
+// bounded fails when dir holds more than is carried without being asked to.
+func bounded(ctx context.Context, dir string) error {
+	files, size := 0, int64(0)
+	return filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return bare(err)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				size += info.Size()
+			}
+		}
+		if files++; files > maxNamedFiles || size > maxNamedBytes {
+			return errTooMuch
+		}
+		return nil
+	})
+}
+
+// bare strips the path from an error whose context names it already.
+func bare(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
@@ -51,11 +52,12 @@ func Run(ctx context.Context, o Options, stdio workload.Stdio, rec *workload.Rec
 	if err := o.validate(); err != nil {
 		return workload.Exit{}, err
 	}
-	c, begin, err := prepare(ctx, o)
+	j, err := prepare(ctx, o)
 	if err != nil {
 		return workload.Exit{}, err
 	}
-	m, err := start(c)
+	defer func() { _ = j.root.Close() }()
+	m, err := start(j.config)
 	if err != nil {
 		return workload.Exit{}, err
 	}
@@ -72,12 +74,13 @@ func Run(ctx context.Context, o Options, stdio workload.Stdio, rec *workload.Rec
 		Stdout:   m.streams[agentproto.Stdout],
 		Stderr:   m.streams[agentproto.Stderr],
 		Return:   m.streams[agentproto.Return],
+		Unpack:   j.receiver.unpack,
 		Recorder: rec,
 	}
 	if o.Timeout > 0 {
 		s.Deadline = time.Now().Add(o.Timeout)
 	}
-	exit, err := s.Run(ctx, begin, stdio)
+	exit, err := s.Run(ctx, j.start, stdio)
 	if err != nil && ctx.Err() == nil {
 		return exit, m.explain(err, console, read)
 	}
@@ -88,9 +91,12 @@ func (o *Options) validate() error {
 	switch {
 	case len(o.Argv) == 0:
 		return errors.New("lab: no command")
+	case !filepath.IsAbs(o.Cwd):
+		return fmt.Errorf("lab: working directory %q is not absolute", o.Cwd)
 	case o.Memory < 0 || o.CPUs < 0 || o.CPUs > 64 || o.Timeout < 0:
 		return fmt.Errorf("lab: memory %d, %d CPUs, timeout %v: out of range", o.Memory, o.CPUs, o.Timeout)
 	}
+	o.Cwd = filepath.Clean(o.Cwd)
 	if o.Memory == 0 {
 		o.Memory = defaultMemory
 	}

@@ -2,12 +2,13 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/duplex-run/duplex/image"
 	"github.com/duplex-run/duplex/initramfs"
 	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/launch"
@@ -22,44 +23,80 @@ const cmdline = "console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliab
 	"random.trust_cpu=on mitigations=off " +
 	agentproto.TransportKey + "=" + agentproto.TransportSerial
 
-// prepare makes everything that the machine needs.
-func prepare(ctx context.Context, o Options) (config, *agentproto.Start, error) {
+// job is one run, ready to start.
+type job struct {
+	config   config
+	start    *agentproto.Start
+	receiver *receiver
+	root     *image.Image
+}
+
+// prepare makes everything that the machine needs. The caller closes job.root.
+func prepare(ctx context.Context, o Options) (*job, error) {
 	khz := make(chan int64, 1)
 	go func() { khz <- measureTSC() }()
 	k, err := kernel.Find(o.Kernel)
 	if err != nil {
-		return config{}, nil, err
+		return nil, err
 	}
-	image, err := k.Vmlinux(ctx)
+	kernelFile, err := k.Vmlinux(ctx)
 	if err != nil {
-		return config{}, nil, err
+		return nil, err
 	}
 	initrd, _, err := initramfs.Build(ctx, initramfs.Options{Kernel: k, Set: initramfs.Lab})
 	if err != nil {
-		return config{}, nil, err
+		return nil, err
 	}
-	list, err := o.cargo()
+	root, err := image.Resolve(ctx, "builtin", image.Options{})
 	if err != nil {
-		return config{}, nil, err
+		return nil, err
 	}
-	packs, disks, err := list.pack(ctx)
-	if err != nil {
-		return config{}, nil, err
+	j := &job{root: root}
+	if err := j.load(ctx, o); err != nil {
+		return nil, errors.Join(err, root.Close())
 	}
 	tsc := int64(deterministicTSC)
 	if !o.Deterministic {
 		tsc = <-khz
 	}
-	c := config{kernel: image, initrd: initrd, append: fmt.Sprintf("%s tsc_early_khz=%d", cmdline, tsc), memory: o.Memory,
-		cpus: o.CPUs, deterministic: o.Deterministic, disks: disks}
-	return c, &agentproto.Start{
+	j.config.kernel, j.config.initrd = kernelFile, initrd
+	j.config.append = fmt.Sprintf("%s tsc_early_khz=%d", cmdline, tsc)
+	j.config.memory, j.config.cpus, j.config.deterministic = o.Memory, o.CPUs, o.Deterministic
+	return j, nil
+}
+
+// rootSerial is the serial number of the disk with the lab's root file system.
+const rootSerial = "root"
+
+// load packs what is carried and says what the agent has to do.
+func (j *job) load(ctx context.Context, o Options) error {
+	own, closer, err := j.root.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = closer.Close() }()
+	list, err := o.plan(ctx, own)
+	if err != nil {
+		return err
+	}
+	packs, disks, err := list.packs(ctx)
+	if err != nil {
+		return err
+	}
+	if j.receiver, err = newReceiver(list.back, o.Memory); err != nil {
+		return err
+	}
+	j.config.disks = append([]disk{{serial: rootSerial, path: j.root.EROFS}}, disks...)
+	j.start = &agentproto.Start{
 		Spec: workload.Spec{
-			ID: "lab", Hostname: "lab", Argv: o.Argv, Env: o.environ(), Cwd: o.Cwd,
+			ID: "lab", Hostname: "lab", Argv: o.Argv, Env: o.environ(list.path), Cwd: o.Cwd,
 			TTY: o.TTY, Size: o.Size, Interactive: o.Interactive,
 		},
+		Root:   rootSerial,
 		TimeNs: time.Now().UnixNano(),
 		Lab:    &agentproto.Lab{Packs: packs, Return: list.back},
-	}, nil
+	}
+	return nil
 }
 
 // InLab is set in the environment of everything that runs in the lab.
@@ -67,8 +104,8 @@ const InLab = "DUPLEX_IN_LAB"
 
 // environ is the environment of the command: the caller's DUPLEX_ variables,
 // Options.Env, and what says where it is.
-func (o Options) environ() []string {
-	env := []string{"PATH=" + launch.DefaultPath, "HOME=/root"}
+func (o Options) environ(path []string) []string {
+	env := []string{"PATH=" + strings.Join(append([]string{launch.DefaultPath}, path...), ":"), "HOME=/root"}
 	if term := os.Getenv("TERM"); o.TTY && term != "" {
 		env = append(env, "TERM="+term)
 	}
@@ -79,26 +116,3 @@ func (o Options) environ() []string {
 	}
 	return append(append(env, o.Env...), InLab+"=1")
 }
-
-// cargo lists what goes into the lab, and what comes back.
-type cargo struct {
-	items []string // absolute paths, each once
-	back  []string // directories
-}
-
-// add adds the file or directory at path, if it is there.
-func (c *cargo) add(path string) error {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return err
-	}
-	for _, have := range c.items {
-		if have == path {
-			return nil
-		}
-	}
-	c.items = append(c.items, path)
-	return nil
-}
-
-func serial(i int) string { return fmt.Sprintf("pack%d", i) }

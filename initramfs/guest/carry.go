@@ -1,15 +1,12 @@
 package main
 
 import (
-	"archive/tar"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,9 +23,9 @@ const bindAbove = 1 << 20
 
 // carried is what was put in place in the lab, and what has to come back.
 type carried struct {
+	back  []string            // Start.Lab.Return
 	root  *os.Root            // what was written into the root file system
-	dirs  []string            // Start.Lab.Return
-	upper map[string]*os.Root // by the path of the carried directory or bound file's parent
+	upper map[string]*os.Root // what was written into a carried directory
 	made  map[string]stamp    // carried files as they were put in place
 }
 
@@ -63,6 +60,11 @@ func mountLab() error {
 // place mounts the packs and puts their items where they belong.
 func (c *carried) place(packs []agentproto.Pack) error {
 	c.upper, c.made = make(map[string]*os.Root), make(map[string]stamp)
+	for _, p := range c.back {
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			return err
+		}
+	}
 	for i, p := range packs {
 		dir := filepath.Join(packDir, fmt.Sprint(i))
 		dev, err := blockDevice("/sys/block", p.Device)
@@ -109,6 +111,9 @@ func (c *carried) copyFile(from, to string, info fs.FileInfo) error {
 		return err
 	}
 	defer func() { _ = in.Close() }()
+	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, info.Mode().Perm())
 	if err != nil {
 		return err
@@ -141,7 +146,7 @@ func (c *carried) bindFile(from, rw, to string) error {
 	if _, err := overlay(filepath.Dir(from), rw, merged); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o644) // a mount point
 	if err != nil {
 		return err
 	}
@@ -166,78 +171,4 @@ func stampOf(file string) (stamp, error) {
 		return stamp{}, err
 	}
 	return stamp{st.Ino, syscall.Timespec(st.Ctim)}, nil
-}
-
-// send writes the regular files that are new or changed below the directories
-// to return, and the changed ones among the carried files, as a tar stream.
-func (c *carried) send(w io.Writer) error {
-	out := tar.NewWriter(w)
-	for file, was := range c.made {
-		now, err := stampOf(file)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && now == was {
-			continue
-		}
-		if err == nil {
-			err = c.sendFile(out, os.DirFS("/"), file[1:], file[1:])
-		}
-		if err != nil {
-			return fmt.Errorf("return %s: %w", file, err)
-		}
-	}
-	for _, dir := range c.dirs {
-		upper, ok := c.upper[dir]
-		base := "."
-		if !ok { // not carried itself: what was written to the root there
-			upper, base = c.root, dir[1:]
-		}
-		if base == "" {
-			base = "."
-		}
-		if err := c.sendDir(out, upper.FS(), base, dir); err != nil {
-			return fmt.Errorf("return %s: %w", dir, err)
-		}
-	}
-	return out.Close()
-}
-
-func (c *carried) sendDir(out *tar.Writer, upper fs.FS, base, dir string) error {
-	return fs.WalkDir(upper, base, func(p string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) && p == base {
-			return nil // nothing was written there
-		}
-		if err != nil {
-			return err
-		}
-		if !d.Type().IsRegular() {
-			return nil
-		}
-		rel := strings.TrimPrefix(strings.TrimPrefix(p, base), "/")
-		name := path.Join(dir, rel)
-		if _, carriedFile := c.made[name]; carriedFile {
-			return nil // already looked at
-		}
-		return c.sendFile(out, upper, p, name[1:])
-	})
-}
-
-func (c *carried) sendFile(out *tar.Writer, from fs.FS, file, name string) error {
-	f, err := from.Open(file)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return nil
-	}
-	head := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: info.Size(),
-		Mode: int64(info.Mode().Perm()), ModTime: info.ModTime(), Format: tar.FormatPAX}
-	if err := out.WriteHeader(head); err != nil {
-		return err
-	}
-	_, err = io.CopyN(out, f, info.Size())
-	return err
 }

@@ -56,7 +56,7 @@ func finish(h *host, l links, files *carried, exit *agentproto.Exit) error {
 	if err := h.send(&agentproto.Message{Type: agentproto.Exited, Exit: exit}); err != nil {
 		return err
 	}
-	if files != nil && len(files.dirs) > 0 {
+	if files != nil && len(files.back) > 0 {
 		out := &counter{f: l[agentproto.Return]}
 		done := &agentproto.Message{Type: agentproto.Returned}
 		if err := files.send(out); err != nil {

@@ -69,8 +69,9 @@ type Start struct {
 type Lab struct {
 	// Packs are the carried files, put in place in this order.
 	Packs []Pack `json:"packs,omitempty"`
-	// Return lists absolute directories whose new and changed regular files
-	// come back, as a tar stream of absolute names without the leading slash.
+	// Return lists absolute paths: regular files at or below them that are new
+	// or changed come back, as a tar stream of names without the leading slash.
+	// Directories above them are made before the workload starts.
 	Return []string `json:"return,omitempty"`
 }
 
