@@ -26,7 +26,7 @@ const cloudPackage = "linux-image-cloud-amd64"
 
 const (
 	remedyNoApt  = "fetching needs apt-get and dpkg-deb (Debian, Ubuntu); give a kernel with --kernel FILE instead"
-	remedyUpdate = "run 'apt-get update' as root (the package lists are missing or old), then try again"
+	remedyUpdate = "run 'apt-get update' as root (the package lists may be missing or old) and try again, or give a kernel with --kernel FILE"
 )
 
 // packageRef is a package and the version to get of it.

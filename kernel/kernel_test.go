@@ -17,6 +17,9 @@ import (
 // it: the real thing that everything here is for.
 func fetched(t *testing.T) *Kernel {
 	t.Helper()
+	if k, err := Find(""); err == nil {
+		return k
+	}
 	k, err := Fetch(t.Context(), nil)
 	if err != nil {
 		t.Fatalf("these tests need the distribution's kernel: %v", err)
