@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/duplex-run/duplex/kernel"
+)
+
+var updateGolden = flag.Bool("update", false, "rewrite the golden files")
+
+func checkGolden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *updateGolden {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("differs from %s (-update rewrites it):\n%s", path, got)
+	}
+}
+
+func kernelInfo() *kernel.Info {
+	need := func(option, value string, optional bool) kernel.Option {
+		return kernel.Option{Need: kernel.Need{Option: option, Optional: optional, Why: "a reason to need it"}, Value: value}
+	}
+	return &kernel.Info{
+		Kernel: kernel.Kernel{
+			Name: "6.1.0-56-cloud-amd64_6.1.192-2", Release: "6.1.0-56-cloud-amd64",
+			Image: "/cache/vmlinuz", Bytes: 14186432, Fetched: time.Date(2026, 11, 20, 23, 37, 0, 0, time.UTC),
+			ModulesDir: "/cache/modules",
+		},
+		Format:       kernel.FormatBzImage,
+		Version:      "6.1.0-56-cloud-amd64 (debian-kernel@lists.debian.org) #1 SMP",
+		BzImage:      &kernel.BzImageInfo{Protocol: "2.15", Compression: "lz4", Entry64: true},
+		Vmlinux:      &kernel.VmlinuxInfo{Path: "/cache/vmlinux/51.elf", Bytes: 53243444, Entry: 0x1000000, PVHEntry: 0x1000850},
+		ConfigSource: "/cache/config",
+		Options: []kernel.Option{
+			need("CONFIG_ACPI", kernel.BuiltIn, false),
+			need("CONFIG_EROFS_FS", kernel.AsModule, false),
+			need("CONFIG_SERIAL_8250_CONSOLE", kernel.NotSet, true),
+			need("CONFIG_TMPFS", kernel.NotSet, false),
+			need("CONFIG_VIRTIO_BLK", kernel.NoModule, false),
+		},
+		LabOptions: []kernel.Option{need("CONFIG_TUN", kernel.AsModule, true)},
+		Missing:    []string{"CONFIG_TMPFS", "CONFIG_VIRTIO_BLK"},
+	}
+}
+
+func TestPrintKernel(t *testing.T) {
+	var out bytes.Buffer
+	if err := printKernel(&out, kernelInfo()); err != nil {
+		t.Fatal(err)
+	}
+	checkGolden(t, "kernel-inspect.golden", out.Bytes())
+}
+
+func TestPrintKernels(t *testing.T) {
+	long := kernelInfo().Kernel
+	long.Name = "6.12.100+bpo-cloud-amd64_6.12.100-1~bpo12+1"
+	k := kernelInfo().Kernel
+	var out bytes.Buffer
+	if err := printKernels(&out, []*kernel.Kernel{&long, &k}); err != nil {
+		t.Fatal(err)
+	}
+	checkGolden(t, "kernel-ls.golden", out.Bytes())
+	for line := range strings.Lines(out.String()) {
+		if len(line) > 81 {
+			t.Errorf("wider than 80 columns: %q", line)
+		}
+	}
+}
+
+func TestKernelCommands(t *testing.T) {
+	t.Setenv("DUPLEX_CACHE", t.TempDir())
+	for _, c := range []struct {
+		args        string
+		status      int
+		out, errOut string // substrings
+	}{
+		{"kernel", 125, "", "Usage: duplex kernel COMMAND"},
+		{"kernel --help", 0, "inspect", ""},
+		{"kernel nope", 125, "", `unknown command "kernel nope"`},
+		{"kernel ls", 0, "NAME", ""},
+		{"kernel ls --json", 0, "[]", ""},
+		{"kernel ls extra", 125, "", "unexpected argument"},
+		{"kernel ls --help", 0, "Usage: duplex kernel ls", ""},
+		{"kernel fetch extra", 125, "", "unexpected argument"},
+		{"kernel inspect", 125, "", "duplex kernel fetch"},
+		{"kernel inspect no-such", 125, "", "duplex kernel ls"},
+		{"kernel inspect a b", 125, "", "unexpected argument"},
+		{"kernel inspect /proc/self/exe", 125, "", "no Linux kernel"},
+	} {
+		var out, errOut bytes.Buffer
+		status := Main(strings.Fields("duplex "+c.args), nil, &out, &errOut)
+		if status != c.status || !strings.Contains(out.String(), c.out) || !strings.Contains(errOut.String(), c.errOut) {
+			t.Errorf("%s: status %d\nout: %s\nerr: %s", c.args, status, &out, &errOut)
+		}
+	}
+}
+
+func TestKernelJSONHasTheDocumentedFields(t *testing.T) {
+	var out bytes.Buffer
+	if err := printJSON(&out, kernelInfo()); err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	for _, field := range []string{"name", "release", "image", "bytes", "format", "version", "bzimage", "vmlinux", "config_source", "options", "missing"} {
+		if _, ok := got[field]; !ok {
+			t.Errorf("no %q in %s", field, &out)
+		}
+	}
+}
