@@ -1,0 +1,18 @@
+// Package vsock is a virtio socket device (virtio 1.2 §5.10) whose host side
+// lives in this process: nothing of the host kernel's vhost or AF_VSOCK is
+// involved, and no other process can reach the guest.
+//
+// A program in the guest connects to the host (CID 2) at a port that Listen was
+// called for, and Accept returns the stream as a *Conn, which is a net.Conn
+// with half-close in both directions.
+//
+// Nothing is buffered towards the guest: Write copies into buffers the guest
+// posted, as its credit allows (§5.10.6.3), and returns when all is there. From
+// the guest, each stream buffers BufferSize bytes at most, which is the credit
+// it is told. A guest that sends more, or lies about a length, loses the stream
+// (RST); one that breaks the rings loses the device until it resets it.
+//
+// One mutex guards the device and all its streams. Packets that must go to the
+// guest wait as flags on their stream, or, for streams that do not exist, in a
+// short list; while that list is full the guest's transmit queue is not served.
+package vsock
