@@ -11,11 +11,14 @@ require (
 	github.com/aclements/go-moremath v0.0.0-20210112150236-f10218a38794
 	github.com/docker/go-units v0.5.0
 	github.com/erofs/go-erofs v0.3.1
+	github.com/moby/profiles/seccomp v0.2.3
 	github.com/moby/sys/user v0.5.0
+	github.com/opencontainers/runtime-spec v1.3.0
 	github.com/pierrec/lz4/v4 v4.1.33
 	github.com/spf13/pflag v1.0.10
 	github.com/u-root/u-root v0.16.0
 	github.com/xi2/xz v0.0.0-20171230120015-48954b6210f8
+	golang.org/x/net v0.62.0
 	golang.org/x/term v0.47.0
 )
 

@@ -1,0 +1,341 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+// Set is the groups of one container. Close removes them.
+type Set struct {
+	groups []group
+	pids   int64
+	remove func(dir string) error
+}
+
+type group struct {
+	Hierarchy
+	dir string
+	// handle is what a process enters by: the directory on v2, "tasks" on v1.
+	handle *os.File
+}
+
+// Options say what New makes.
+type Options struct {
+	// Name of the directories, unique on the host.
+	Name      string
+	Resources workload.Resources
+	// Note is called with each directory before it is made.
+	Note func(dir string) error
+	// Remove kills what is in a directory, if anything, and removes it.
+	Remove func(dir string) error
+}
+
+// MissingError says that a limit was asked for that cannot be set here.
+type MissingError struct {
+	Controller string
+	Err        error
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("no %s limit is possible: %v", e.Controller, e.Err)
+}
+
+func (e *MissingError) Unwrap() error { return e.Err }
+
+// New makes the groups that the limits need, and one with the memory controller
+// in any case where that is possible, for its peak. All limits are in force
+// when it returns but that of processes: see LimitPids.
+func New(o Options) (*Set, error) {
+	s := &Set{pids: o.Resources.Pids, remove: o.Remove}
+	layout, err := Find()
+	wanted := controllersFor(o.Resources)
+	if err != nil {
+		if len(wanted) > 0 {
+			return nil, &MissingError{wanted[0], err}
+		}
+		return s, nil
+	}
+	if err := s.make(layout, o, wanted); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if !slices.Contains(wanted, Memory) && !s.has(Memory) {
+		_ = s.add(layout, o, Memory) // only to measure
+	}
+	if err := s.limit(o.Resources); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func controllersFor(r workload.Resources) []string {
+	var out []string
+	if r.MemoryBytes > 0 {
+		out = append(out, Memory)
+	}
+	if r.CPUs > 0 {
+		out = append(out, CPU)
+	}
+	if r.Pids > 0 {
+		out = append(out, Pids)
+	}
+	return out
+}
+
+func (s *Set) make(layout Layout, o Options, wanted []string) error {
+	for _, c := range wanted {
+		if err := s.add(layout, o, c); err != nil {
+			return &MissingError{c, err}
+		}
+	}
+	return nil
+}
+
+func (s *Set) has(controller string) bool { _, ok := s.find(controller); return ok }
+
+func (s *Set) find(controller string) (group, bool) {
+	for _, g := range s.groups {
+		if !g.V2() && slices.Contains(strings.Split(g.Name, ","), controller) {
+			return g, true
+		}
+		if _, err := os.Lstat(filepath.Join(g.dir, controllerFile[controller])); g.V2() && err == nil {
+			return g, true
+		}
+	}
+	return group{}, false
+}
+
+// controllerFile is a file that a v2 group has when it has the controller.
+var controllerFile = map[string]string{Memory: "memory.max", CPU: "cpu.max", Pids: "pids.max"}
+
+// add makes the group that gives controller, unless one made before does.
+func (s *Set) add(layout Layout, o Options, controller string) error {
+	if s.has(controller) {
+		return nil
+	}
+	h, ok := layout.By[controller]
+	if !ok {
+		return fmt.Errorf("no mounted cgroup hierarchy has the %s controller", controller)
+	}
+	parent, handle := h.Own, "tasks"
+	if h.V2() {
+		// One v2 group serves every controller: it must be made with all.
+		need := []string{controller}
+		for _, c := range append(controllersFor(o.Resources), Memory) {
+			if layout.By[c].V2() && layout.By[c].Mount != "" && c != controller {
+				need = append(need, c)
+			}
+		}
+		var err error
+		if parent, err = enable(h, need, controller); err != nil {
+			return err
+		}
+		handle = "."
+	}
+	dir := filepath.Join(parent, o.Name)
+	if err := o.Note(dir); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	g := group{Hierarchy: h, dir: dir}
+	s.groups = append(s.groups, g)
+	flags := os.O_WRONLY
+	if h.V2() {
+		flags = unix.O_RDONLY | unix.O_DIRECTORY
+	}
+	f, err := os.OpenFile(filepath.Join(dir, handle), flags, 0)
+	if err != nil {
+		return err
+	}
+	s.groups[len(s.groups)-1].handle = f
+	return nil
+}
+
+// enable finds the nearest group that this process may make a child in with
+// controllers, and has it hand them out. must is the one that cannot be missed.
+func enable(h Hierarchy, controllers []string, must string) (string, error) {
+	var errs error
+	for dir := h.Own; ; dir = filepath.Dir(dir) {
+		err := enableIn(dir, controllers, must)
+		if err == nil {
+			return dir, nil
+		}
+		if errs == nil || !errors.Is(err, unix.EBUSY) {
+			errs = err
+		}
+		if dir == h.Mount || !strings.HasPrefix(dir, h.Mount) {
+			return "", errs
+		}
+	}
+}
+
+func enableIn(dir string, controllers []string, must string) error {
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	// Leaving the caller's group takes the right to move processes here.
+	if err := unix.Access(filepath.Join(dir, "cgroup.procs"), unix.W_OK); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(dir, "cgroup.procs"), err)
+	}
+	file := filepath.Join(dir, "cgroup.subtree_control")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	for _, c := range controllers {
+		if slices.Contains(strings.Fields(string(b)), c) {
+			continue
+		}
+		err := os.WriteFile(file, []byte("+"+c), 0)
+		if err != nil && c == must {
+			return fmt.Errorf("enable %s in %s: %w", c, dir, err)
+		}
+	}
+	return nil
+}
+
+// cpuPeriod is the period of CPU bandwidth control, in microseconds.
+const cpuPeriod = 100_000
+
+// limit writes the limits. Swap is not given on top of memory: a memory limit
+// means the same for a container as for a microVM, which has no swap.
+func (s *Set) limit(r workload.Resources) error {
+	if r.MemoryBytes > 0 {
+		n := strconv.FormatInt(r.MemoryBytes, 10)
+		err := s.write(Memory, "memory.limit_in_bytes", n, "memory.max", n)
+		if err == nil {
+			err = s.write(Memory, "memory.memsw.limit_in_bytes", n, "memory.swap.max", "0")
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // without swap accounting the second is absent
+			return &MissingError{Memory, err}
+		}
+	}
+	if r.CPUs > 0 {
+		quota := max(int64(r.CPUs*cpuPeriod), 1000) // the kernel's minimum is 1 ms
+		err := s.write(CPU, "cpu.cfs_quota_us", strconv.FormatInt(quota, 10),
+			"cpu.max", fmt.Sprintf("%d %d", quota, cpuPeriod))
+		if err != nil {
+			return &MissingError{CPU, err}
+		}
+	}
+	return nil
+}
+
+// LimitPids puts the limit of processes in force. It is apart from the others
+// because the threads of duplex's own process that becomes the workload count
+// until its execve.
+func (s *Set) LimitPids() error {
+	if s.pids <= 0 {
+		return nil
+	}
+	n := strconv.FormatInt(s.pids, 10)
+	if err := s.write(Pids, "pids.max", n, "pids.max", n); err != nil {
+		return &MissingError{Pids, err}
+	}
+	return nil
+}
+
+func (s *Set) write(controller, file1, value1, file2, value2 string) error {
+	g, ok := s.find(controller)
+	if !ok {
+		return fmt.Errorf("no group with the %s controller was made", controller)
+	}
+	if g.V2() {
+		return os.WriteFile(filepath.Join(g.dir, file2), []byte(value2), 0)
+	}
+	return os.WriteFile(filepath.Join(g.dir, file1), []byte(value1), 0)
+}
+
+// Unified returns the v2 directory to clone into, or nil.
+func (s *Set) Unified() *os.File {
+	for _, g := range s.groups {
+		if g.V2() {
+			return g.handle
+		}
+	}
+	return nil
+}
+
+// Tasks returns the v1 files that a thread enters by, writing "0".
+func (s *Set) Tasks() []*os.File {
+	var out []*os.File
+	for _, g := range s.groups {
+		if !g.V2() {
+			out = append(out, g.handle)
+		}
+	}
+	return out
+}
+
+// Names returns the v1 hierarchies of Tasks, in the same order.
+func (s *Set) Names() []string {
+	var out []string
+	for _, g := range s.groups {
+		if !g.V2() {
+			out = append(out, g.Name)
+		}
+	}
+	return out
+}
+
+// Used is what the container used.
+type Used struct {
+	// PeakMemory in bytes; 0 when not known (v2 before Linux 5.19).
+	PeakMemory int64
+	// OOMKills counts processes killed for want of memory in the container.
+	OOMKills int64
+}
+
+// Used reads what the container used; a figure that cannot be read is 0.
+func (s *Set) Used() Used {
+	g, ok := s.find(Memory)
+	if !ok {
+		return Used{}
+	}
+	peak, events := "memory.max_usage_in_bytes", "memory.oom_control"
+	if g.V2() {
+		peak, events = "memory.peak", "memory.events"
+	}
+	var u Used
+	if b, err := os.ReadFile(filepath.Join(g.dir, peak)); err == nil {
+		u.PeakMemory, _ = strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	}
+	if b, err := os.ReadFile(filepath.Join(g.dir, events)); err == nil {
+		u.OOMKills = keyed(string(b), "oom_kill")
+	}
+	return u
+}
+
+// keyed returns the value of key in a flat keyed file (cgroup-v2.rst).
+func keyed(text, key string) int64 {
+	for line := range strings.Lines(text) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), " "); ok && k == key {
+			n, _ := strconv.ParseInt(v, 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// Close removes the groups, killing what is in them. It is idempotent.
+func (s *Set) Close() error {
+	var errs []error
+	for _, g := range slices.Backward(s.groups) {
+		if g.handle != nil {
+			_ = g.handle.Close()
+		}
+		errs = append(errs, s.remove(g.dir))
+	}
+	s.groups = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,42 @@
+// Package container runs a workload in Linux namespaces, without any daemon.
+//
+// # Processes
+//
+// A run is three processes, all of the same executable:
+//
+//	duplex           Runner.Run: makes cgroups, starts init, copies streams, waits
+//	└─ duplex-init   PID 1 of the container (init.go): mounts, pivot_root, reaps
+//	   └─ workload   starts as duplex-exec (exec.go): cgroup namespace, terminal,
+//	                 capabilities, seccomp, then execve of the command
+//
+// The two others are re-executions of /proc/self/exe, told apart by argv[0];
+// main calls Init before anything else. Each has a socket to duplex as file
+// descriptor 3 and speaks the protocol of protocol.go over it: length-prefixed
+// JSON, typed, every failure with the name of the step that failed. duplex-exec
+// is started before the mounts are made so that its start-up is not waited for.
+//
+// The workload is not PID 1 but its child, as with docker run --init: a signal
+// whose default action is to kill does kill it, orphans are reaped, and the
+// microVM, whose agent is PID 1, behaves the same. When the workload ends, PID 1
+// ends, and with it the kernel kills whatever is left in the PID namespace. The
+// same happens when duplex itself is killed: PID 1 has a parent-death signal,
+// and ends when its socket closes.
+//
+// # Root file system
+//
+// Everything is mounted in the container's own mount namespace, by file
+// descriptor: nothing shows on the host, and nothing is left there however a
+// run ends. The lower layer is the image's EROFS file (mounted as a file since
+// Linux 6.12, through a loop device before), or the unpacked tree where the host
+// may not mount EROFS; the upper layer is a tmpfs.
+//
+// Every mount except the bind-mounted standard device nodes and devpts is nodev.
+// CAP_MKNOD, which docker's default set includes, thereby gives no access to a
+// device: this takes the place of docker's device cgroup and works the same on
+// cgroup v1, v2 and rootless.
+//
+// # What the workload may do
+//
+// Docker's defaults: its 14 capabilities, its seccomp profile, its masked and
+// read-only paths; and no_new_privs always, which docker leaves off.
+package container

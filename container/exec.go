@@ -1,0 +1,131 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/launch"
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+// execMain turns the calling process, a child of init in a session of its own,
+// into the workload. It returns only when it could not.
+func execMain(c conn) error {
+	m, err := c.expect(kindExecute)
+	if err != nil || m.Execute == nil {
+		return &stepError{"start the workload's process", errors.Join(err, errors.New("no spec"))}
+	}
+	e := m.Execute
+	if _, err := c.expect(kindGo); err != nil {
+		return &stepError{"start the workload's process", err}
+	}
+	for _, step := range []struct {
+		name string
+		run  func() error
+	}{
+		{"open the terminal", func() error { return openTerminal(c, e.Spec) }},
+		{"enter the cgroup namespace", func() error { return enterCgroups(e) }},
+		{"make a session keyring", newKeyring},
+		{"", defaultSignals},
+	} {
+		if err := step.run(); err != nil {
+			return &stepError{step.name, err}
+		}
+	}
+	unix.Umask(0o022)
+	path, exit, err := launch.Prepare(e.Spec)
+	if err != nil {
+		return &stepError{"prepare the workload", err}
+	}
+	if exit != nil {
+		return c.send(message{Kind: kindExit, Exit: exit})
+	}
+	if err := confine(e); err != nil {
+		return err
+	}
+	err = c.send(message{Kind: kindExecuting, Stamps: []stamp{{workload.PhaseWorkload, workload.Now()}}})
+	if err != nil {
+		return err
+	}
+	err = unix.Exec(path, e.Spec.Argv, launch.Environ(e.Spec))
+	return c.send(message{Kind: kindExit, Exit: launch.ExecFailed(e.Spec.Argv[0], err)})
+}
+
+// newKeyring leaves the caller's session keyring, which would otherwise be
+// shared with the host. Kernels without keys, and filters that forbid them, are
+// fine: then there is nothing to leave.
+func newKeyring() error {
+	// x/sys cannot pass the null pointer that means "anonymous".
+	_, _, errno := unix.Syscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0)
+	if errno == 0 || errno == unix.ENOSYS || errno == unix.EPERM {
+		return nil
+	}
+	return errno
+}
+
+// defaultSignals gives back their default action to signals that duplex was
+// started with ignored (nohup, a shell's background job): execve(2) resets
+// handlers, but keeps ignored signals ignored.
+func defaultSignals() error {
+	for n := unix.Signal(1); n <= 31; n++ {
+		if signal.Ignored(n) {
+			signal.Notify(make(chan os.Signal, 1), n)
+		}
+	}
+	return nil
+}
+
+// confine gives up all the workload must not have, in the only order possible:
+// the bounding set while CAP_SETPCAP is there, ids while CAP_SETUID is, the
+// filter last because it forbids much of the above.
+func confine(e *execute) error {
+	keep := defaultCapSet()
+	for _, step := range []struct {
+		name string
+		run  func() error
+	}{
+		{"make the root read-only", func() error { return readOnlyRoot(e.Spec.ReadOnly) }},
+		{"drop capabilities", func() error { return dropBounding(keep) }},
+		{"become the user", func() error { return becomeUser(e) }},
+		{"drop capabilities", func() error { return setCaps(keep) }},
+		{"set no_new_privs", func() error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }},
+		{"close descriptors", func() error { return unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) }},
+		{"install the seccomp filter", func() error { return installSeccomp(e.Seccomp) }},
+	} {
+		if err := step.run(); err != nil {
+			return &stepError{step.name, err}
+		}
+	}
+	return nil
+}
+
+// readOnlyRoot comes after the working directory was made.
+func readOnlyRoot(wanted bool) error {
+	if !wanted {
+		return nil
+	}
+	root, err := os.OpenFile("/", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	return setAttrs(root, unix.MOUNT_ATTR_RDONLY, false)
+}
+
+// becomeUser takes the workload's ids. In a user namespace with one id there is
+// nothing to take, and setgroups(2) is denied.
+func becomeUser(e *execute) error {
+	u := e.Spec.User
+	if e.SingleID {
+		if u.UID != 0 || u.GID != 0 {
+			return fmt.Errorf("user %d:%d is not mapped: %w", u.UID, u.GID, unix.EINVAL)
+		}
+		return nil
+	}
+	return launch.Credentials(u)
+}

@@ -1,0 +1,188 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+// builder makes the container's file system. Its files stay open until it is
+// done: each names a mount.
+type builder struct {
+	setup *setup
+	lower *os.File // root directory of the image
+	stage *os.File // tmpfs with upper/, work/, lower/, root/ and nodes/
+	root  *os.File // the overlay
+}
+
+// build makes and enters the container's root file system; when it returns, the
+// host's is gone from this mount namespace. It returns the phases passed.
+func build(s *setup) ([]stamp, error) {
+	b := &builder{setup: s}
+	defer b.close()
+	unix.Umask(0)
+	var stamps []stamp
+	for _, step := range []struct {
+		name string
+		run  func() error
+	}{
+		{"make the mounts private", b.private},
+		{"mount the scratch tmpfs", b.mountStage},
+		{"mount the image", b.mountLower},
+		{"mount the overlay", b.mountOverlay},
+		{"mount /proc", b.mountProc},
+		{"mount /sys", b.mountSys},
+		{"mount /dev", b.mountDev},
+		{"make the device nodes", b.makeNodes},
+		{"mask paths", b.maskPaths},
+		{"make paths read-only", b.readonlyPaths},
+		{"set the host name", func() error { return unix.Sethostname([]byte(s.Hostname)) }},
+		{"bring the loopback interface up", loopbackUp},
+		{"", func() error { stamps = append(stamps, stamp{workload.PhaseLoaded, workload.Now()}); return nil }},
+		{"pivot_root", b.pivot},
+	} {
+		if err := step.run(); err != nil {
+			return nil, &stepError{step.name, err}
+		}
+	}
+	return append(stamps, stamp{workload.PhaseEntered, workload.Now()}), nil
+}
+
+func (b *builder) close() {
+	for _, f := range []*os.File{b.root, b.stage, b.lower} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}
+
+// private keeps what happens here from the host, and the other way round.
+func (b *builder) private() error {
+	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+}
+
+// stageDirs are the directories of the scratch tmpfs.
+var stageDirs = []string{"upper", "work", "lower", "root", "nodes", "empty"}
+
+// mountStage mounts the scratch tmpfs over some directory every host has. The
+// image's files are opened first: they may lie below that directory.
+func (b *builder) mountStage() error {
+	if err := b.openLower(); err != nil {
+		return err
+	}
+	m, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC,
+		option{"mode", "0755"}, option{"source", "duplex"})
+	if err != nil {
+		return err
+	}
+	b.stage = m
+	at, err := os.OpenFile("/tmp", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		at, err = os.OpenFile("/dev", unix.O_PATH|unix.O_DIRECTORY, 0)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = at.Close() }()
+	if err := attach(m, at); err != nil {
+		return err
+	}
+	for _, d := range stageDirs {
+		if err := unix.Mkdirat(int(m.Fd()), d, 0o755); err != nil {
+			return fmt.Errorf("mkdir %s: %w", d, err)
+		}
+	}
+	return nil
+}
+
+// mountOverlay stacks the scratch tmpfs on the image. The upper directory gets
+// the attributes of the image's root, because the merged root shows the upper
+// one's.
+func (b *builder) mountOverlay() error {
+	upper, err := openIn(b.stage, "upper")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = upper.Close() }()
+	work, err := openIn(b.stage, "work")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = work.Close() }()
+	if err := copyAttributes(b.lower, procPath(upper)); err != nil {
+		return err
+	}
+	options := []option{
+		{"source", "duplex"},
+		{"lowerdir", procPath(b.lower)}, {"upperdir", procPath(upper)}, {"workdir", procPath(work)},
+	}
+	if b.setup.Rootless {
+		options = append(options, option{key: "userxattr"}) // trusted.* is not for user namespaces
+	}
+	if b.root, err = newMount("overlay", unix.MOUNT_ATTR_NODEV, options...); err != nil {
+		return err
+	}
+	at, err := openIn(b.stage, "root")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = at.Close() }()
+	return attach(b.root, at)
+}
+
+func copyAttributes(from *os.File, to string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
+		return fmt.Errorf("stat the image's root: %w", err)
+	}
+	err := unix.Chown(to, int(st.Uid), int(st.Gid))
+	if err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("chown the upper root: %w", err) // those two: an id outside the user namespace
+	}
+	if err := unix.Chmod(to, st.Mode&0o7777); err != nil {
+		return fmt.Errorf("chmod the upper root: %w", err)
+	}
+	times := []unix.Timespec{st.Atim, st.Mtim}
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, to, times, 0); err != nil {
+		return fmt.Errorf("set the upper root's times: %w", err)
+	}
+	return nil
+}
+
+// pivot makes the overlay the root of this mount namespace and lets go of the
+// host's (pivot_root(2), "pivot_root(".", ".")"). Processes whose root and
+// working directory were the old root, as the workload's, move along.
+func (b *builder) pivot() error {
+	if err := unix.Fchdir(int(b.root.Fd())); err != nil {
+		return fmt.Errorf("enter the new root: %w", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return err
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("detach the old root: %w", err)
+	}
+	return unix.Chdir("/")
+}
+
+// loopbackUp sets IFF_UP; the kernel adds 127.0.0.1 and ::1 by itself.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil // a kernel without IPv4 has no loopback to bring up
+	}
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+}

@@ -1,0 +1,342 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/container/cgroup"
+	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/internal/launch"
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+// Runner runs workloads in containers. The zero value is ready to use, by
+// several goroutines at once. The program must call Init first in main.
+type Runner struct{}
+
+var _ workload.Runner = Runner{}
+
+// Run implements workload.Runner.
+func (Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdio, rec *workload.Recorder) (workload.Exit, error) {
+	r, err := prepare(spec, rec)
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	// The parent-death signal is the thread's: it must outlive the container.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	exit, err := r.run(ctx, stdio)
+	if cerr := r.close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return workload.Exit{}, r.explain(err)
+	}
+	rec.Stamp(workload.PhaseTornDown)
+	return exit, nil
+}
+
+// run is one run under way.
+type run struct {
+	spec     workload.Spec
+	rec      *workload.Recorder
+	ids      idMap
+	filter   <-chan filterResult
+	scratch  *hostdir.Run
+	cgroup   *cgroup.Set
+	init     *os.Process
+	conn     conn // to init
+	exec     conn // to exec
+	streams  *streams
+	selfTime time.Duration
+}
+
+// prepare checks what can be checked before anything is made.
+func prepare(spec workload.Spec, rec *workload.Recorder) (*run, error) {
+	if len(spec.Argv) == 0 {
+		return nil, &workload.Error{Op: "container", Err: errors.New("no command to run")}
+	}
+	ids, err := planIDs(spec.User)
+	if err != nil {
+		return nil, err
+	}
+	if ids.single {
+		spec.User.Groups = nil // setgroups(2) is denied there
+	}
+	r := &run{spec: spec, rec: rec, ids: ids, filter: startFilter(), selfTime: cpuTime()}
+	return r, nil
+}
+
+// run starts, follows and ends the container's processes.
+func (r *run) run(ctx context.Context, stdio workload.Stdio) (workload.Exit, error) {
+	if err := r.start(stdio); err != nil {
+		return workload.Exit{}, err
+	}
+	stop := context.AfterFunc(ctx, r.kill)
+	defer stop()
+	exit, err := r.handshake(stdio)
+	if exit == nil && err == nil {
+		exit, err = r.follow(ctx, stdio)
+	}
+	if werr := r.wait(); err == nil && werr != nil {
+		err = werr
+	}
+	if ctx.Err() != nil {
+		return workload.Exit{Signal: int(unix.SIGKILL)}, fmt.Errorf("run: %w", context.Cause(ctx))
+	}
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	return *exit, nil
+}
+
+// start makes the cgroups and starts init, with namespaces.
+func (r *run) start(stdio workload.Stdio) (err error) {
+	if r.scratch, err = hostdir.NewRun(r.spec.ID); err != nil {
+		return err
+	}
+	if r.cgroup, err = makeCgroups(r.spec, r.scratch); err != nil {
+		return err
+	}
+	var initEnd, execEnd *os.File
+	if r.conn, initEnd, err = socketPair(); err != nil {
+		return err
+	}
+	defer func() { _ = initEnd.Close() }()
+	if r.exec, execEnd, err = socketPair(); err != nil {
+		return err
+	}
+	defer func() { _ = execEnd.Close() }()
+	if r.streams, err = openStreams(r.spec, stdio); err != nil {
+		return err
+	}
+	files := append(r.streams.child(), initEnd, execEnd)
+	r.init, err = os.StartProcess("/proc/self/exe", []string{initName}, &os.ProcAttr{
+		Dir: "/", Env: []string{}, Files: append(files, cgroupFiles(r.cgroup)...), Sys: r.attributes(),
+	})
+	r.streams.closeChild()
+	if err != nil {
+		return &stepError{"create the namespaces", err}
+	}
+	r.rec.Stamp(workload.PhaseCreated)
+	return nil
+}
+
+func (r *run) attributes() *syscall.SysProcAttr {
+	sys := &syscall.SysProcAttr{
+		Setsid:    true,
+		Pdeathsig: syscall.SIGKILL,
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS |
+			unix.CLONE_NEWIPC | unix.CLONE_NEWNET,
+	}
+	r.ids.apply(sys)
+	return sys
+}
+
+// handshake takes the container from its first process to execve. It returns
+// an Exit when there was nothing to execute.
+func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
+	if err := r.conn.send(message{Kind: kindSetup, Setup: &setup{
+		Rootfs: r.spec.Rootfs, Hostname: launch.Hostname(r.spec),
+		Rootless: r.ids.rootless, WaitMapped: r.ids.helper, TTYGroup: !r.ids.single,
+		CgroupFD: r.cgroup.Unified() != nil, CgroupTasks: len(r.cgroup.Tasks()),
+	}}); err != nil {
+		return nil, err
+	}
+	if err := r.ids.write(r.init.Pid); err != nil {
+		return nil, &stepError{"map user ids", err}
+	}
+	if r.ids.helper {
+		if err := r.conn.send(message{Kind: kindMapped}); err != nil {
+			return nil, err
+		}
+	}
+	filter := <-r.filter
+	if filter.err != nil {
+		return nil, filter.err
+	}
+	if err := r.exec.send(message{Kind: kindExecute, Execute: &execute{
+		Spec: r.spec, SingleID: r.ids.single, Seccomp: filter.bpf,
+		CgroupTasks: len(r.cgroup.Tasks()), CgroupMounts: r.cgroup.Names(),
+		CgroupUnified: cgroup.OnlyUnified(),
+	}}); err != nil {
+		return nil, err
+	}
+	m, err := r.conn.expect(kindReady)
+	if err != nil {
+		return nil, err
+	}
+	r.stamp(m.Stamps)
+	if err := r.cgroup.LimitPids(); err != nil {
+		return nil, err
+	}
+	if err := r.exec.send(message{Kind: kindGo}); err != nil {
+		return nil, err
+	}
+	return r.awaitExec(stdio)
+}
+
+// awaitExec reads what exec says until its socket closes with a successful
+// execve.
+func (r *run) awaitExec(stdio workload.Stdio) (*workload.Exit, error) {
+	executing := false
+	for {
+		m, err := r.exec.receive()
+		switch {
+		case errors.Is(err, io.EOF) && executing:
+			return nil, nil
+		case err != nil:
+			return nil, &stepError{"start the workload", err}
+		}
+		switch m.Kind {
+		case kindTerminal:
+			if err := r.streams.attachTerminal(m.file, r.spec, stdio); err != nil {
+				return nil, err
+			}
+		case kindExecuting:
+			r.stamp(m.Stamps)
+			executing = true
+		case kindExit:
+			return m.Exit, nil
+		case kindFailed:
+			return nil, m.failure()
+		default:
+			return nil, fmt.Errorf("handshake: unexpected %q", m.Kind)
+		}
+	}
+}
+
+func (r *run) stamp(stamps []stamp) {
+	for _, s := range stamps {
+		r.rec.StampAt(s.Phase, s.Ns)
+	}
+}
+
+// follow forwards signals and window sizes until init reports the exit.
+func (r *run) follow(ctx context.Context, stdio workload.Stdio) (*workload.Exit, error) {
+	type result struct {
+		m   message
+		err error
+	}
+	results := make(chan result, 1)
+	go func() {
+		m, err := r.conn.expect(kindExit)
+		results <- result{m, err}
+	}()
+	var timeout <-chan time.Time
+	if r.spec.Timeout > 0 {
+		timer := time.NewTimer(r.spec.Timeout)
+		defer timer.Stop()
+		timeout = timer.C
+	}
+	timedOut := false
+	for {
+		select {
+		case res := <-results:
+			exit := res.m.Exit
+			switch {
+			case timedOut:
+				exit = &workload.Exit{TimedOut: true}
+			case errors.Is(res.err, io.EOF):
+				// PID 1 was killed, by duplex or from outside, and all with it.
+				exit = &workload.Exit{Signal: int(unix.SIGKILL)}
+			case res.err != nil:
+				return nil, res.err
+			}
+			r.rec.Stamp(workload.PhaseExited)
+			return r.account(exit), nil
+		case s, ok := <-stdio.Signals:
+			if !ok {
+				stdio.Signals = nil
+				continue
+			}
+			// An error means that init is gone: its exit is on the way.
+			_ = r.conn.send(message{Kind: kindSignal, Signal: int(s)})
+		case size, ok := <-stdio.Resize:
+			if !ok {
+				stdio.Resize = nil
+				continue
+			}
+			r.streams.resize(size)
+		case <-timeout:
+			timedOut = true
+			r.kill()
+		}
+	}
+}
+
+// account records what the container used and adds to exit what the kernel did
+// about it.
+func (r *run) account(exit *workload.Exit) *workload.Exit {
+	used := r.cgroup.Used()
+	exit.OOM = used.OOMKills > 0
+	if used.PeakMemory > 0 {
+		r.rec.SetUsage(func(u *workload.Usage) {
+			if u.Memory == nil {
+				u.Memory = map[string]int64{}
+			}
+			u.Memory["cgroup_peak"] = used.PeakMemory
+		})
+	}
+	return exit
+}
+
+// kill ends PID 1 of the container, and with it all of its processes.
+func (r *run) kill() {
+	_ = r.init.Kill() // an error means that it has ended
+}
+
+// wait reaps init and waits until the streams are drained. Whatever failed
+// before, afterwards no process of the container is left.
+func (r *run) wait() error {
+	if r.init == nil {
+		return nil
+	}
+	r.kill()
+	state, err := r.init.Wait()
+	if err != nil {
+		return fmt.Errorf("wait for init: %w", err)
+	}
+	err = r.streams.drain()
+	r.rec.SetUsage(func(u *workload.Usage) {
+		u.CPUNs += int64(state.UserTime() + state.SystemTime() + cpuTime() - r.selfTime)
+	})
+	return err
+}
+
+// cpuTime is what this process has used so far.
+func cpuTime() time.Duration {
+	var ru unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {
+		return 0
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+}
+
+// close gives back everything start made. It is called once.
+func (r *run) close() error {
+	for _, c := range []conn{r.conn, r.exec} {
+		if c.f != nil {
+			_ = c.f.Close()
+		}
+	}
+	var errs []error
+	if r.streams != nil {
+		errs = append(errs, r.streams.close())
+	}
+	if r.cgroup != nil {
+		errs = append(errs, r.cgroup.Close())
+	}
+	if r.scratch != nil {
+		errs = append(errs, r.scratch.Close())
+	}
+	return errors.Join(errs...)
+}

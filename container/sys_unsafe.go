@@ -1,0 +1,55 @@
+package container
+
+import (
+	"fmt"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// capsetAllThreads leaves every thread of the process the capabilities in set
+// as permitted and effective ones, and no inheritable ones.
+func capsetAllThreads(set uint64) error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := [2]unix.CapUserData{
+		{Effective: uint32(set), Permitted: uint32(set)},
+		{Effective: uint32(set >> 32), Permitted: uint32(set >> 32)},
+	}
+	// SAFETY: capset(2) reads the header and two elements of data (version 3);
+	// both stay alive and in place until KeepAlive. It may write hdr.Version,
+	// and every thread would write the same.
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET,
+		uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0)
+	runtime.KeepAlive(&hdr)
+	runtime.KeepAlive(&data)
+	if errno != 0 {
+		return fmt.Errorf("capset: %w", errno)
+	}
+	return nil
+}
+
+// installSeccomp loads a filter for the calling thread; filter holds struct
+// sock_filter, eight bytes each, in host order. The thread needs no_new_privs
+// or CAP_SYS_ADMIN.
+func installSeccomp(filter []byte) error {
+	const size = int(unsafe.Sizeof(unix.SockFilter{}))
+	n := len(filter) / size
+	if n == 0 || n*size != len(filter) || n > unix.BPF_MAXINSNS {
+		return fmt.Errorf("seccomp: %d bytes are no filter", len(filter))
+	}
+	prog := unix.SockFprog{
+		Len: uint16(n),
+		// SAFETY: filter holds n whole elements, checked above; sock_filter has
+		// no pointers, and the kernel copies it without regard to alignment.
+		Filter: (*unix.SockFilter)(unsafe.Pointer(&filter[0])),
+	}
+	// SAFETY: the kernel reads prog and what it points to before it returns.
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
+	runtime.KeepAlive(filter)
+	if errno != 0 {
+		return fmt.Errorf("seccomp: %w", errno)
+	}
+	return nil
+}
