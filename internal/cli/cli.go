@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -52,6 +53,7 @@ func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s
 
 // Main runs the duplex command line and returns its exit status.
 func Main(argv []string, stdin *os.File, stdout, stderr io.Writer) int {
+	container.Init() // does not return in a container's own processes
 	a := &app{in: stdin, out: stdout, err: stderr}
 	ctx, stop := a.signalContext()
 	defer stop()
