@@ -47,6 +47,9 @@ func (o *Options) plan(ctx context.Context, own fs.FS) (*cargo, error) {
 		}
 	}
 	for _, arg := range o.Argv[1:] {
+		if o.CarryOnly {
+			break
+		}
 		if err := c.argument(ctx, o, arg, own); err != nil {
 			return nil, err
 		}

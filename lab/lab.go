@@ -22,6 +22,9 @@ type Options struct {
 	Cwd string
 	// Carry lists files and directories to carry in, beyond those Argv names.
 	Carry []string
+	// CarryOnly says that Argv's arguments name nothing on the host: only the
+	// command itself and Carry are carried.
+	CarryOnly bool
 	// Kernel is what kernel.Find takes; empty means the newest.
 	Kernel string
 	// Deterministic counts instructions instead of time, on one CPU.

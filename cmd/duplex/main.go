@@ -5,9 +5,13 @@ package main
 import (
 	"os"
 
+	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/internal/cli"
+	"github.com/duplex-run/duplex/internal/hostcheck"
 )
 
 func main() {
+	hostcheck.Child()
+	container.Init()
 	os.Exit(cli.Main(os.Args, os.Stdin, os.Stdout, os.Stderr))
 }

@@ -33,6 +33,7 @@ type runOptions struct {
 	kernel        string
 	name          string
 	lab           string
+	initrd        string // with kernel a vmlinux: what the host prepared for the lab
 
 	interactive, tty bool
 }
@@ -52,6 +53,8 @@ func (o *runOptions) register(fs *pflag.FlagSet) {
 	fs.StringVar(&o.kernel, "kernel", "", "guest kernel: a bzImage or vmlinux `FILE`, or a name of 'duplex kernel ls'")
 	fs.StringVar(&o.name, "name", "", "`NAME` of this run")
 	fs.StringVar(&o.lab, "lab", "auto", "run in the lab machine: auto, always or never")
+	fs.StringVar(&o.initrd, "initrd", "", "")
+	_ = fs.MarkHidden("initrd")
 }
 
 // validate checks what can be checked without the image.

@@ -32,8 +32,8 @@ var forwarded = []os.Signal{
 }
 
 // newSession prepares the streams for s. The caller must call close. A signal
-// that arrives before the workload runs, and the second SIGINT or SIGTERM,
-// cancels the session's context; others are forwarded.
+// that would end duplex, when it arrives before the workload is running or for
+// the second time, cancels the session's context; others are forwarded.
 func (a *app) newSession(parent context.Context, s *workload.Spec, rec *workload.Recorder) (*session, error) {
 	ctx, cancel := context.WithCancel(parent)
 	se := &session{ctx: ctx, cancel: cancel, stdio: workload.Stdio{Out: a.out, Err: a.err}}

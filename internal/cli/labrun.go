@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/lab"
+)
+
+// labFor decides whether a command runs in the lab: mode is --lab, wanted says
+// whether the command needs a KVM that boots a stock kernel. It says so, and
+// why, in one line on stderr.
+func (a *app) labFor(mode string, wanted bool) bool {
+	switch {
+	case mode == "never", mode == "auto" && (!wanted || os.Getenv(lab.InLab) != ""):
+		return false
+	case mode == "always":
+		return true
+	}
+	needed, why := true, "the probe of KVM is not wired up yet"
+	if needed {
+		_, _ = fmt.Fprintf(a.err, "duplex: running in the lab machine: %s\n", why)
+	}
+	return needed
+}
+
+// labJob is a command line that is to be run again inside the lab.
+type labJob struct {
+	fs    *pflag.FlagSet
+	args  []string // as given, flags first
+	image string   // the image to run; the command line may leave it to a default
+	opts  *runOptions
+	// extra are further arguments put before those given.
+	extra []string
+	// carry are further files the command names.
+	carry []string
+}
+
+// runInLab prepares everything on the host, where there is a network and a
+// cache, and runs the same command line on the same files in the lab.
+func (a *app) runInLab(ctx context.Context, j labJob) error {
+	img, err := a.image(ctx, j.image, false)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = img.Close() }()
+	g, err := a.guest(ctx, j.opts)
+	if err != nil {
+		return err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the duplex binary: %w", err)
+	}
+	cache, err := hostdir.Cache()
+	if err != nil {
+		return err
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return fmt.Errorf("find the working directory: %w", err)
+	}
+	stored, err := filepath.Glob(filepath.Join(filepath.Dir(img.EROFS), "*"))
+	if err != nil {
+		return err
+	}
+	return a.inLab(ctx, lab.Options{
+		Argv:      j.argv(exe, img.Digest, g),
+		Env:       append(j.env(), "DUPLEX_CACHE="+cache),
+		Cwd:       cwd,
+		Carry:     slices.Concat([]string{g.kernel, g.initrd}, stored, j.opts.envFiles, j.carry),
+		CarryOnly: true,
+		TTY:       j.opts.tty, Interactive: j.opts.interactive,
+	})
+}
+
+// argv is the command line inside the lab: the caller's flags, overridden by
+// what was settled on the host, the image by its digest, and the command.
+func (j labJob) argv(exe, digest string, g guest) []string {
+	flags := j.args[:len(j.args)-j.fs.NArg()]
+	if n := len(flags); n > 0 && flags[n-1] == "--" {
+		flags = flags[:n-1]
+	}
+	var cmd []string
+	if j.fs.NArg() > 1 {
+		cmd = j.fs.Args()[1:]
+	}
+	return slices.Concat([]string{exe, j.fs.Name()}, j.extra, flags,
+		[]string{"--lab=never", "--kernel=" + g.kernel, "--initrd=" + g.initrd, digest}, cmd)
+}
+
+// env hands over the caller's variables that -e and --env-file may ask for.
+func (j labJob) env() []string {
+	var names []string
+	for _, e := range j.opts.env {
+		if !strings.Contains(e, "=") {
+			names = append(names, e)
+		}
+	}
+	if len(j.opts.envFiles) > 0 {
+		for _, v := range os.Environ() {
+			name, _, _ := strings.Cut(v, "=")
+			names = append(names, name)
+		}
+	}
+	for _, n := range []string{"NO_COLOR", "TERM"} {
+		names = append(names, n)
+	}
+	return fromCaller(slices.DeleteFunc(names, func(n string) bool { return n == "PATH" || n == "HOME" }))
+}

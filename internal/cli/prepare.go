@@ -1,0 +1,61 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/duplex-run/duplex/image"
+	"github.com/duplex-run/duplex/initramfs"
+	"github.com/duplex-run/duplex/kernel"
+)
+
+// image resolves ref, importing it with progress on a terminal when the store
+// lacks it. needTree also unpacks it.
+func (a *app) image(ctx context.Context, ref string, needTree bool) (*image.Image, error) {
+	p := a.progress()
+	defer p.done()
+	return image.Resolve(ctx, ref, image.Options{
+		NeedTree: needTree,
+		Progress: func(step string) { p.update("image: "+step, -1) },
+	})
+}
+
+// guest is what boots a microVM.
+type guest struct {
+	kernel string // vmlinux
+	initrd string
+}
+
+// guest finds the kernel, fetching the distribution's when there is none yet,
+// and builds the initramfs for it, unless the host has done so for the lab.
+func (a *app) guest(ctx context.Context, o *runOptions) (guest, error) {
+	if o.initrd != "" {
+		return guest{kernel: o.kernel, initrd: o.initrd}, nil
+	}
+	k, err := a.kernel(ctx, o.kernel)
+	if err != nil {
+		return guest{}, err
+	}
+	vmlinux, err := k.Vmlinux(ctx)
+	if err != nil {
+		return guest{}, err
+	}
+	initrd, _, err := initramfs.Build(ctx, initramfs.Options{Kernel: k, Set: initramfs.MicroVM})
+	return guest{kernel: vmlinux, initrd: initrd}, err
+}
+
+func (a *app) kernel(ctx context.Context, name string) (*kernel.Kernel, error) {
+	if name == "" {
+		have, err := kernel.List()
+		if err != nil {
+			return nil, err
+		}
+		if len(have) == 0 {
+			_, _ = fmt.Fprintln(a.err, "duplex: no guest kernel yet: fetching the distribution's")
+			p := a.progress()
+			defer p.done()
+			return kernel.Fetch(ctx, func(step string, f float64) { p.update("kernel: "+step, f) })
+		}
+	}
+	return kernel.Find(name)
+}

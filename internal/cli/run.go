@@ -1,0 +1,200 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/internal/embedded"
+	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+var runCommand = command{
+	name:    "run",
+	args:    "IMAGE [CMD [ARG...]]",
+	summary: "Run a command of an image in a microVM (the default) or a container",
+	run:     runRun,
+}
+
+// runFlags are the flags of `duplex run`.
+type runFlags struct {
+	runOptions
+	isolation     string
+	vm, container bool
+	// For duplex's own use: compare reads the report, and runs its probe.
+	reportFD int
+	probe    bool
+}
+
+func (f *runFlags) register(fs *pflag.FlagSet) {
+	fs.BoolVar(&f.vm, "vm", false, "run in a microVM; short for --isolation=vm")
+	fs.BoolVar(&f.container, "container", false, "run in a container; short for --isolation=container")
+	fs.StringVar(&f.isolation, "isolation", string(workload.VM), "`KIND` of isolation: vm or container")
+	fs.BoolVarP(&f.interactive, "interactive", "i", false, "keep stdin open; without it the command reads end of file")
+	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
+	f.runOptions.register(fs)
+	fs.IntVar(&f.reportFD, "report-fd", 0, "")
+	fs.BoolVar(&f.probe, "probe", false, "")
+	_ = fs.MarkHidden("report-fd")
+	_ = fs.MarkHidden("probe")
+}
+
+// pick settles the isolation; --vm, --container and --isolation must agree.
+func (f *runFlags) pick(a *app, fs *pflag.FlagSet) (workload.Isolation, error) {
+	if f.vm && f.container {
+		return "", a.usage("--vm and --container exclude each other")
+	}
+	iso := workload.Isolation(f.isolation)
+	if iso != workload.VM && iso != workload.Container {
+		return "", a.usage("--isolation=%s: want vm or container", f.isolation)
+	}
+	short := map[bool]workload.Isolation{f.vm: workload.VM, f.container: workload.Container}[true]
+	if short == "" {
+		return iso, nil
+	}
+	if fs.Changed("isolation") && short != iso {
+		return "", a.usage("--%s and --isolation=%s exclude each other", short, iso)
+	}
+	return short, nil
+}
+
+func runRun(ctx context.Context, a *app, args []string) error {
+	var f runFlags
+	fs := a.flags()
+	f.register(fs)
+	if err := a.parse(fs, args); err != nil {
+		return err
+	}
+	rec := &workload.Recorder{}
+	exit, err := f.run(ctx, a, fs, args, rec)
+	if f.reportFD > 0 {
+		if rerr := writeReport(f.reportFD, rec, exit, err); rerr != nil && err == nil {
+			err = &workload.Error{Op: "write the report", Err: rerr}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if exit.Message != "" {
+		_, _ = fmt.Fprintf(a.err, "duplex: %s\n", exit.Message)
+	}
+	if exit.TimedOut {
+		_, _ = fmt.Fprintf(a.err, "duplex: timed out after %v\n", f.timeout)
+	}
+	if exit.OOM {
+		_, _ = fmt.Fprintln(a.err, "duplex: killed for want of memory\ngive it more with --memory")
+	}
+	return statusError(exit.Status())
+}
+
+func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []string, rec *workload.Recorder) (workload.Exit, error) {
+	var none workload.Exit
+	iso, err := f.pick(a, fs)
+	if err != nil {
+		return none, err
+	}
+	if err := f.validate(a); err != nil {
+		return none, err
+	}
+	if fs.NArg() == 0 {
+		return none, a.usage("no image given")
+	}
+	a.sweep()
+	if a.labFor(f.lab, iso == workload.VM) {
+		return none, a.runInLab(ctx, labJob{fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions})
+	}
+	runner, spec, err := f.prepare(ctx, a, fs, iso)
+	if err != nil {
+		return none, err
+	}
+	rec.Stamp(workload.PhaseImage)
+	se, err := a.newSession(ctx, &spec, rec)
+	if err != nil {
+		return none, err
+	}
+	defer se.close()
+	if f.reportFD > 0 {
+		se.stdio.Out = firstByte{se.stdio.Out, rec}
+		se.stdio.Err = firstByte{se.stdio.Err, rec}
+	}
+	exit, err := runner.Run(se.ctx, spec, se.stdio, rec)
+	if err == nil && a.signal.Load() != 0 && se.ctx.Err() != nil {
+		err = context.Canceled // a signal ended it, whatever the workload made of that
+	}
+	return exit, err
+}
+
+// prepare resolves the image and, for a microVM, the kernel and the initramfs.
+func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso workload.Isolation) (workload.Runner, workload.Spec, error) {
+	var none workload.Spec
+	img, err := a.image(ctx, fs.Arg(0), iso == workload.Container && os.Geteuid() != 0)
+	if err != nil {
+		return nil, none, err
+	}
+	user, err := img.User(f.user)
+	if err != nil {
+		return nil, none, err
+	}
+	cfg := imageConfig{Entrypoint: img.Config.Entrypoint, Cmd: img.Config.Cmd, Env: img.Config.Env, WorkingDir: img.Config.WorkingDir}
+	spec, err := f.spec(a, fs, cfg, fs.Args()[1:], user)
+	if err != nil {
+		return nil, none, err
+	}
+	spec.Rootfs = img.Rootfs()
+	if f.probe {
+		if err := addProbe(&spec); err != nil {
+			return nil, none, err
+		}
+	}
+	if iso == workload.Container {
+		return container.Runner{}, spec, nil
+	}
+	guest, err := a.guest(ctx, &f.runOptions)
+	if err != nil {
+		return nil, none, err
+	}
+	_ = guest
+	return nil, none, errors.New("microVM: not wired up yet")
+}
+
+const probePath = "/.duplex-probe"
+
+// addProbe makes the isolation probe the command of s.
+func addProbe(s *workload.Spec) error {
+	data, err := embedded.Probe()
+	if err != nil {
+		return err
+	}
+	s.Extra = append(s.Extra, workload.ExtraFile{Path: probePath, Mode: 0o755, Data: data})
+	s.Argv = []string{probePath}
+	return nil
+}
+
+func writeReport(fd int, rec *workload.Recorder, exit workload.Exit, err error) error {
+	r := workload.Report{Stamps: rec.Stamps(), Usage: rec.Usage(), Exit: exit}
+	if err != nil {
+		r.Error = err.Error()
+	}
+	f := os.NewFile(uintptr(fd), "report")
+	if f == nil {
+		return fmt.Errorf("descriptor %d is not open", fd)
+	}
+	if err := json.NewEncoder(f).Encode(r); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// sweep removes what killed runs left. It is no reason to fail: what could not
+// be removed now is tried again by the next run.
+func (a *app) sweep() {
+	if _, err := hostdir.Sweep(); err != nil {
+		_, _ = fmt.Fprintf(a.err, "duplex: cleaning up after killed runs: %v\n", err)
+	}
+}

@@ -1,0 +1,88 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestInLab runs this very test binary inside the lab, on the files that the
+// host prepared: both isolations, on a KVM that boots stock kernels, cgroup v2.
+func TestInLab(t *testing.T) {
+	if inLab() {
+		return // it is this test that is running us
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := importHelper(t)
+	if r := duplex(t, nil, "run", "--vm", "--lab=always", digest, "/helper", "exit", "42"); r.status != 42 {
+		t.Fatalf("the first run, which fills the cache: status %d\n%s", r.status, r.stderr)
+	}
+	cache := cacheDir(t)
+	args := []string{"lab", "run", "--memory=4g"}
+	for _, d := range []string{"images", "kernels", "initramfs", "vmlinux"} {
+		if _, err := os.Stat(filepath.Join(cache, d)); err == nil {
+			args = append(args, "--carry", filepath.Join(cache, d))
+		}
+	}
+	args = append(args, "--", self, "-test.v", "-test.timeout=40m", "-duplex="+bin, "-image="+digest)
+	cmd := exec.CommandContext(t.Context(), bin, args...)
+	cmd.Env = append(os.Environ(), "DUPLEX_CACHE="+cache)
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Fatalf("in the lab: %v", err)
+	}
+	if !strings.Contains(string(out), "--- PASS: TestExitStatuses/vm") {
+		t.Error("the lab did not run the microVM's tests")
+	}
+}
+
+func importHelper(t *testing.T) string {
+	t.Helper()
+	if r := duplex(t, nil, "image", "import", image); r.status != 0 {
+		t.Fatalf("import: %s", r.stderr)
+	}
+	r := duplex(t, nil, "image", "inspect", "--json", image)
+	var doc struct{ Digest string }
+	if err := json.Unmarshal([]byte(r.stdout), &doc); err != nil || !strings.HasPrefix(doc.Digest, "sha256:") {
+		t.Fatalf("inspect: %v: %q, %s", err, r.stdout, r.stderr)
+	}
+	return doc.Digest
+}
+
+func cacheDir(t *testing.T) string {
+	t.Helper()
+	if d := os.Getenv("DUPLEX_CACHE"); d != "" {
+		return d
+	}
+	d, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(d, "duplex")
+}
+
+// The automatic lab: --vm on a host whose KVM cannot boot a stock kernel says
+// so in one line, and behaves as it would elsewhere.
+func TestRunVMAnywhere(t *testing.T) {
+	r := duplex(t, strings.NewReader("through"), "run", "--vm", "-i", image, "/helper", "cat")
+	if r.status != 0 || r.stdout != "through" {
+		t.Errorf("status %d, stdout %q\n%s", r.status, r.stdout, r.stderr)
+	}
+	if n := strings.Count(r.stderr, "\n"); n > 1 {
+		t.Errorf("%d lines on stderr, want at most the one that names the lab: %q", n, r.stderr)
+	}
+	a := duplex(t, nil, "run", "--vm", "builtin", "uname", "-r")
+	b := duplex(t, nil, "run", "--container", "builtin", "uname", "-r")
+	if a.status != 0 || b.status != 0 || a.stdout == b.stdout || a.stdout == "" {
+		t.Errorf("kernels: microVM %q (%d, %s), container %q (%d, %s)", a.stdout, a.status, a.stderr, b.stdout, b.status, b.stderr)
+	}
+	fmt.Fprintf(os.Stderr, "microVM %scontainer %s", a.stdout, b.stdout)
+}

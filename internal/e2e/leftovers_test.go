@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// footprint is everything of duplex that can be seen on this machine.
+func footprint(t *testing.T, runtime string) []string {
+	t.Helper()
+	var out []string
+	entries, err := os.ReadDir(runtime)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		out = append(out, "run directory "+e.Name())
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, "duplex") && !strings.Contains(line, "duplex-lab") {
+			out = append(out, "mount "+line)
+		}
+	}
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.Contains(filepath.Base(path), "duplex") && path != "/sys/fs/cgroup/duplex" {
+			entries, _ := os.ReadDir(path)
+			for _, e := range entries {
+				if e.IsDir() {
+					out = append(out, "cgroup "+filepath.Join(path, e.Name()))
+				}
+			}
+		}
+		return nil
+	})
+	comms, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, c := range comms {
+		line, err := os.ReadFile(c)
+		text := strings.ReplaceAll(string(line), "\x00", " ")
+		if err == nil && (strings.Contains(text, "/helper sleep") || strings.HasPrefix(text, "qemu-system")) && !strings.HasPrefix(text, bin) {
+			out = append(out, "process "+text)
+		}
+	}
+	tmp, _ := filepath.Glob(filepath.Join(os.TempDir(), "duplex-*"))
+	for _, f := range tmp {
+		if !strings.Contains(f, "duplex-e2e-") {
+			out = append(out, "temp "+f)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// duplex is killed in whatever phase it is in, twenty times; what the kernel
+// does not take with it, the next run does.
+func TestKilledRunsLeaveNothing(t *testing.T) {
+	runtime := filepath.Join(t.TempDir(), "run")
+	t.Setenv("DUPLEX_RUNTIME", runtime)
+	random := rand.New(rand.NewPCG(1, 2))
+	each(t, func(t *testing.T, run []string) {
+		whole := timeOf(t, run)
+		before := footprint(t, runtime)
+		for i := range 20 {
+			after := time.Duration(random.Int64N(int64(whole)))
+			cmd := exec.Command(bin, concat(run, []string{"--memory=128m", image, "/helper", "sleep"})...)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			kill := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+			err := cmd.Wait()
+			kill.Stop()
+			if err == nil || cmd.ProcessState.ExitCode() >= 0 {
+				t.Fatalf("run %d ended by itself, before kill -9 after %v: %v", i, after, err)
+			}
+		}
+		if r := duplex(t, nil, concat(run, []string{image, "/helper", "exit", "0"})...); r.status != 0 || r.stderr != "" {
+			t.Errorf("the run after: status %d, stderr %q", r.status, r.stderr)
+		}
+		if after := footprint(t, runtime); !slices.Equal(before, after) {
+			t.Errorf("left behind:\n%s\nbefore:\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
+		}
+	})
+}
+
+// timeOf measures one run up to its workload, and a quarter more.
+func timeOf(t *testing.T, run []string) time.Duration {
+	t.Helper()
+	start := time.Now()
+	if r := duplex(t, nil, concat(run, []string{image, "/helper", "exit", "0"})...); r.status != 0 {
+		t.Fatalf("status %d, %s", r.status, r.stderr)
+	}
+	return time.Since(start) * 5 / 4
+}
+
+// Every way to end leaves nothing behind, without help of the next run.
+func TestEndedRunsLeaveNothing(t *testing.T) {
+	runtime := filepath.Join(t.TempDir(), "run")
+	t.Setenv("DUPLEX_RUNTIME", runtime)
+	each(t, func(t *testing.T, run []string) {
+		before := footprint(t, runtime)
+		duplex(t, nil, concat(run, []string{"--memory=128m", image, "/helper", "exit", "3"})...)
+		duplex(t, nil, concat(run, []string{image, "/no/such"})...)
+		duplex(t, nil, concat(run, []string{"--timeout=1s", image, "/helper", "sleep"})...)
+		p := startSleep(t, run)
+		if err := p.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		waitStatus(t, p)
+		if after := footprint(t, runtime); !slices.Equal(before, after) {
+			t.Errorf("left behind:\n%s\nbefore:\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
+		}
+	})
+}
