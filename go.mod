@@ -20,6 +20,7 @@ require (
 	github.com/xi2/xz v0.0.0-20171230120015-48954b6210f8
 	golang.org/x/net v0.62.0
 	golang.org/x/term v0.47.0
+	mvdan.cc/sh/v3 v3.11.0
 )
 
 require (

@@ -43,20 +43,6 @@ var builtinFiles = []struct {
 	{"etc/group", 0o644, "root:x:0:\ndaemon:x:1:\ntty:x:5:\nusers:x:100:user\nuser:x:1000:\nnogroup:x:65534:\n"},
 	{"etc/os-release", 0o644, "ID=duplex\nNAME=\"duplex builtin\"\nPRETTY_NAME=\"duplex builtin image (u-root)\"\n"},
 	{"etc/nsswitch.conf", 0o644, "hosts: files dns\n"},
-	// The busybox-style program tells its commands by argv[0]; a shell is often
-	// called by another name than its file's, which only "#!" survives.
-	{"bin/sh", 0o755, "#!/bin/bb #!gosh\n"},
-	{"bin/sha256sum", 0o755, "#!/bin/sh\nexec shasum -a 256 \"$@\"\n"},
-	{"bin/env", 0o755, `#!/bin/sh
-# env [NAME=VALUE]... [COMMAND [ARG]...]
-while [ $# -gt 0 ]; do
-	case "$1" in
-	*=*) export "$1"; shift ;;
-	*) exec "$@" ;;
-	esac
-done
-exec printenv
-`},
 }
 
 // openBuiltin takes the image that this binary carries. Its digest is over the

@@ -38,7 +38,7 @@ type Image struct {
 	Size      int64 `json:"size"`
 	DiskUsage int64 `json:"disk_usage"`
 	// EROFS is the path of the file system image.
-	EROFS string `json:"erofs"`
+	EROFS string `json:"erofs,omitempty"`
 	// Tree is the path of the unpacked tree, empty when there is none.
 	Tree string `json:"tree,omitempty"`
 
