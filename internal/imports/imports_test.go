@@ -20,7 +20,7 @@ var layers = [][]string{
 	{"microvm", "container"},
 	{"initramfs"},
 	{"kernel", "image", "vmm"},
-	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded"},
+	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console"},
 	{"internal/workload"},
 }
 

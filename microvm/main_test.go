@@ -1,0 +1,113 @@
+package microvm
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/duplex-run/duplex/image"
+	"github.com/duplex-run/duplex/initramfs"
+	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/kernel"
+	"github.com/duplex-run/duplex/lab"
+)
+
+// What the TestGuest tests boot. TestMachine makes it on the host and runs them
+// in the lab.
+var (
+	kernelFlag = flag.String("kernel", "", "guest kernel")
+	initrdFlag = flag.String("initrd", "", "initramfs")
+	rootfsFlag = flag.String("rootfs", "", "EROFS image with the helper")
+)
+
+// guestOnly skips a test that TestMachine runs elsewhere.
+func guestOnly(t *testing.T) Runner {
+	t.Helper()
+	if *kernelFlag == "" {
+		t.Skip("TestMachine runs it in the lab")
+	}
+	return Runner{Kernel: *kernelFlag, Initrd: *initrdFlag}
+}
+
+// TestMachine runs the tests named TestGuest in the lab, whose KVM works.
+func TestMachine(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots machines for minutes")
+	}
+	if *kernelFlag != "" {
+		t.Skip("this is that machine")
+	}
+	args := guestArgs(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	defer cancel()
+	o := lab.Options{Argv: args, Cwd: t.TempDir(), Carry: []string{*kernelFlag, *initrdFlag, *rootfsFlag}}
+	exit, err := lab.Run(ctx, o, workload.Stdio{Out: os.Stdout, Err: os.Stderr}, nil)
+	if err != nil || exit.Status() != 0 {
+		t.Errorf("%v, %v", exit, err)
+	}
+}
+
+// guestArgs makes kernel, initramfs and image, sets the flags to them, and
+// returns the command that runs the TestGuest tests with them.
+func guestArgs(t *testing.T) []string {
+	t.Helper()
+	k, err := kernel.Find("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vmlinux, err := k.Vmlinux(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	initrd, _, err := initramfs.Build(t.Context(), initramfs.Options{Kernel: k, Set: initramfs.MicroVM})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := image.Resolve(t.Context(), "rootfs:"+helperTree(t), image.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	*kernelFlag, *initrdFlag, *rootfsFlag = vmlinux, initrd, img.EROFS
+	t.Cleanup(func() { *kernelFlag, *initrdFlag, *rootfsFlag = "", "", "" })
+	args := []string{self, "-test.run=^TestGuest", "-kernel=" + vmlinux, "-initrd=" + initrd, "-rootfs=" + img.EROFS}
+	if testing.Verbose() {
+		args = append(args, "-test.v")
+	}
+	return args
+}
+
+// helperTree is a root file system with testdata/helper as /helper.
+func helperTree(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "helper"), "./testdata/helper")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the helper: %v\n%s", err, out)
+	}
+	for _, d := range []string{"tmp", "etc"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "noexec"), []byte(fmt.Sprintln("no program")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func helperSpec(args ...string) workload.Spec {
+	return workload.Spec{
+		ID: "0123456789abcdef", Argv: append([]string{"/helper"}, args...), Env: []string{"PATH=/"}, Cwd: "/",
+		Rootfs: workload.Rootfs{EROFS: *rootfsFlag},
+	}
+}

@@ -1,0 +1,145 @@
+package microvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/duplex-run/duplex/internal/agentproto"
+	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/vmm"
+)
+
+const (
+	// DefaultMemory is the guest's memory when the Spec has no limit, in bytes.
+	DefaultMemory = 512 << 20
+	// MinMemory is the least a Runner accepts, in bytes. Debian's cloud kernel
+	// and the agent come up with less, but leave nothing for a workload.
+	MinMemory = 64 << 20
+	// DefaultBootTimeout bounds the time from the start to the agent's first
+	// words. It is long: an emulated host on a busy machine is slow.
+	DefaultBootTimeout = 3 * time.Minute
+)
+
+// Runner runs workloads, each in a machine of its own. It holds nothing, so
+// copies of it and several runs at once are fine.
+type Runner struct {
+	// Kernel is the path of an ELF vmlinux or a bzImage.
+	Kernel string
+	// Initrd is the path of the initramfs that initramfs.Build made for Kernel.
+	Initrd string
+	// Cmdline is appended to the kernel command line; may be empty.
+	Cmdline string
+	// Console gets what the guest writes to its serial port; nil discards it,
+	// except that errors quote its end.
+	Console io.Writer
+	// BootTimeout replaces DefaultBootTimeout when it is not 0.
+	BootTimeout time.Duration
+}
+
+// Run implements workload.Runner. Errors are *workload.Error, or ctx.Err() when
+// ctx ended first.
+func (r Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdio, rec *workload.Recorder) (workload.Exit, error) {
+	used := startUsage()
+	started := time.Now()
+	memory, err := memorySize(spec.Resources)
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	m, err := r.newMachine(spec, memory, rec)
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	exit, err := m.run(ctx, r.session(m, spec, started, rec), start(spec), stdio)
+	used.record(m.vm, rec)
+	if cerr := m.close(); err == nil && cerr != nil {
+		err = &workload.Error{Op: "end the microVM", Err: cerr}
+	}
+	rec.Stamp(workload.PhaseTornDown)
+	return exit, err
+}
+
+// memorySize is the guest's memory for a limit: whole pages, and neither too
+// little to boot nor more than a guest can address.
+func memorySize(res workload.Resources) (uint64, error) {
+	if res.CPUs > 1 {
+		return 0, &workload.Error{
+			Op:     "make the microVM",
+			Err:    fmt.Errorf("%v CPUs asked for, a microVM has one so far", res.CPUs),
+			Remedy: "Give --cpus 1 or less, or leave it out.",
+		}
+	}
+	switch n := res.MemoryBytes; {
+	case n == 0:
+		return DefaultMemory, nil
+	case n < MinMemory:
+		return 0, &workload.Error{
+			Op:     "make the microVM",
+			Err:    fmt.Errorf("%d MiB of memory is too little for a guest kernel and a workload", n>>20),
+			Remedy: fmt.Sprintf("Give it at least --memory %dm.", MinMemory>>20),
+		}
+	default:
+		return uint64(n) &^ 4095, nil
+	}
+}
+
+// diskID is the serial number of the image's disk, by which the agent finds it.
+const diskID = "rootfs"
+
+// start is what the agent is told; paths of the host mean nothing to it.
+func start(spec workload.Spec) *agentproto.Start {
+	spec.Rootfs = workload.Rootfs{Digest: spec.Rootfs.Digest}
+	return &agentproto.Start{Spec: spec, Root: diskID, TimeNs: time.Now().UnixNano()}
+}
+
+func (r Runner) session(m *machine, spec workload.Spec, started time.Time, rec *workload.Recorder) *agentproto.Session {
+	s := &agentproto.Session{
+		Control: m.streams[agentproto.Control], Stdin: m.streams[agentproto.Stdin],
+		Stdout: m.streams[agentproto.Stdout], Stderr: m.streams[agentproto.Stderr],
+		Recorder: rec,
+	}
+	if spec.Timeout > 0 {
+		s.Deadline = started.Add(spec.Timeout)
+	}
+	return s
+}
+
+// run boots the machine and stays with the session until both have ended.
+func (m *machine) run(ctx context.Context, s *agentproto.Session, start *agentproto.Start, stdio workload.Stdio) (workload.Exit, error) {
+	vmCtx, endVM := context.WithCancel(ctx)
+	defer endVM()
+	slow := time.AfterFunc(m.bootTimeout, func() {
+		if !m.connected() {
+			m.overdue.Store(true)
+			endVM()
+		}
+	})
+	defer slow.Stop()
+	ended := make(chan ending, 1)
+	go func() {
+		exit, err := m.vm.Run(vmCtx)
+		m.hangUp() // the guest says no more: what it said can still be read
+		ended <- ending{exit, err}
+	}()
+	exit, err := s.Run(ctx, start, stdio)
+	if err != nil && ctx.Err() == nil && !isOwn(err) {
+		exit, err = workload.Exit{}, m.explain(err, ended)
+	}
+	endVM()
+	<-m.down
+	return exit, err
+}
+
+// ending is how the machine ended.
+type ending struct {
+	exit vmm.Exit
+	err  error
+}
+
+// isOwn says whether err explains itself.
+func isOwn(err error) bool {
+	var own *workload.Error
+	return errors.As(err, &own)
+}

@@ -1,0 +1,105 @@
+// Command helper is the workload of package microvm's tests.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	var n int
+	if len(os.Args) > 2 {
+		n, _ = strconv.Atoi(os.Args[2])
+	}
+	switch os.Args[1] {
+	case "exit":
+		os.Exit(n)
+	case "kill":
+		_ = unix.Kill(os.Getpid(), unix.Signal(n))
+		select {}
+	case "sleep":
+		fmt.Println("sleeping")
+		time.Sleep(time.Hour)
+	case "cat":
+		check(io.Copy(os.Stdout, os.Stdin))
+	case "spam":
+		check(spam(n))
+	case "both":
+		fmt.Fprint(os.Stdout, "to stdout")
+		fmt.Fprint(os.Stderr, "to stderr")
+	case "trap":
+		trap()
+	case "size":
+		size()
+	case "sysrq":
+		check(0, os.WriteFile("/proc/sysrq-trigger", []byte(os.Args[2]), 0))
+		time.Sleep(time.Hour)
+	case "reboot":
+		check(0, unix.Reboot(n))
+	case "hang":
+		hang()
+	}
+}
+
+func check(_ any, err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "helper:", err)
+		os.Exit(3)
+	}
+}
+
+// spam writes n bytes.
+func spam(n int) (int, error) {
+	buf := make([]byte, 64<<10)
+	for i := range buf {
+		buf[i] = byte(i * 7)
+	}
+	for n > 0 {
+		if _, err := os.Stdout.Write(buf[:min(n, len(buf))]); err != nil {
+			return 0, err
+		}
+		n -= min(n, len(buf))
+	}
+	return 0, nil
+}
+
+// trap says that it waits for a signal, and which came.
+func trap() {
+	got := make(chan os.Signal, 1)
+	signal.Notify(got, unix.SIGUSR1, unix.SIGTERM)
+	fmt.Println("ready")
+	fmt.Println(int((<-got).(syscall.Signal)))
+}
+
+// size says the terminal's size, now and after each change, until it has 100
+// columns.
+func size() {
+	change := make(chan os.Signal, 1)
+	signal.Notify(change, unix.SIGWINCH)
+	for {
+		ws, err := unix.IoctlGetWinsize(1, unix.TIOCGWINSZ)
+		check(0, err)
+		fmt.Printf("%dx%d\n", ws.Row, ws.Col)
+		if ws.Col == 100 {
+			return
+		}
+		<-change
+	}
+}
+
+// hang stops the guest's only CPU for good: real-time tasks that spin leave the
+// agent no time.
+func hang() {
+	check(0, os.WriteFile("/proc/sys/kernel/sched_rt_runtime_us", []byte("-1"), 0))
+	check(0, unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 99}, 0))
+	fmt.Println("hanging")
+	for {
+	}
+}
