@@ -19,7 +19,7 @@ import (
 // DefaultCmdline is a kernel command line that suits the machine: no more than
 // warnings on the console, no time spent on devices that are not there, and an
 // end to the run after a panic.
-const DefaultCmdline = "console=ttyS0 quiet panic=-1 reboot=k pci=off 8250.nr_uarts=1"
+const DefaultCmdline = "console=ttyS0 quiet panic=-1 reboot=k pci=off 8250.nr_uarts=1 cryptomgr.notests"
 
 // Guest physical addresses that KVM needs on some Intel processors; they lie in
 // the hole below 4 GiB.
