@@ -83,6 +83,8 @@ type setup struct {
 	CgroupFD bool `json:"cgroup_fd"`
 	// CgroupTasks counts the v1 "tasks" files that follow, for exec.
 	CgroupTasks int `json:"cgroup_tasks"`
+	// Extra files go into the upper directory.
+	Extra []workload.ExtraFile `json:"extra,omitempty"`
 }
 
 // execute tells exec what to become.
@@ -99,8 +101,9 @@ type execute struct {
 }
 
 // maxMessage bounds one message, in bytes: argv and env have their own bound
-// in the kernel (a quarter of the stack limit, 2 MiB by default).
-const maxMessage = 8 << 20
+// in the kernel (a quarter of the stack limit, 2 MiB by default), extra files
+// theirs, in base64.
+const maxMessage = 8<<20 + workload.MaxExtra/3*4
 
 // conn is one end of the handshake.
 type conn struct{ f *os.File }

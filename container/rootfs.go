@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -33,6 +34,7 @@ func build(s *setup) ([]stamp, error) {
 		{"make the mounts private", b.private},
 		{"mount the scratch tmpfs", b.mountStage},
 		{"mount the image", b.mountLower},
+		{"write the extra files", b.writeExtra},
 		{"mount the overlay", b.mountOverlay},
 		{"mount /proc", b.mountProc},
 		{"mount /sys", b.mountSys},
@@ -94,6 +96,24 @@ func (b *builder) mountStage() error {
 	for _, d := range stageDirs {
 		if err := unix.Mkdirat(int(m.Fd()), d, 0o755); err != nil {
 			return fmt.Errorf("mkdir %s: %w", d, err)
+		}
+	}
+	return nil
+}
+
+// writeExtra puts the files that come with the run into the upper directory,
+// before the overlay looks at it: nothing of the image is in the way.
+func (b *builder) writeExtra() error {
+	for _, x := range b.setup.Extra {
+		path := "upper/" + filepath.Base(x.Path)
+		fd, err := unix.Openat(int(b.stage.Fd()), path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, x.Mode&0o777)
+		if err != nil {
+			return fmt.Errorf("create %s: %w", x.Path, err)
+		}
+		f := os.NewFile(uintptr(fd), x.Path)
+		_, err = f.Write(x.Data)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -148,9 +148,11 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 		Rootfs: r.spec.Rootfs, Hostname: launch.Hostname(r.spec),
 		Rootless: r.ids.rootless, WaitMapped: r.ids.helper, TTYGroup: !r.ids.single,
 		CgroupFD: r.cgroup.Unified() != nil, CgroupTasks: len(r.cgroup.Tasks()),
+		Extra: r.spec.Extra,
 	}}); err != nil {
 		return nil, err
 	}
+	r.spec.Extra = nil // not for exec, nor to be kept
 	if err := r.ids.write(r.init.Pid); err != nil {
 		return nil, &stepError{"map user ids", err}
 	}
