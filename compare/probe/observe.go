@@ -86,12 +86,13 @@ func isNumber(s string) bool {
 	return err == nil
 }
 
-// hasWriteBit tells files that somebody may write from those root can merely
+// mayBeWritable tells files that somebody may write from those root can merely
 // open: procfs lets CAP_DAC_OVERRIDE open /proc/cpuinfo for writing, and refuses
-// the write.
-func hasWriteBit(e fs.DirEntry) bool {
+// the write. It asks stat(2) and not the directory, which does not know what is
+// mounted on its entries: a masked file is the null device.
+func mayBeWritable(e fs.DirEntry) bool {
 	info, err := e.Info()
-	return err == nil && info.Mode()&0o222 != 0
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o222 != 0
 }
 
 // writable opens every file below root that has a write bit for writing, and
@@ -108,7 +109,7 @@ func writable(root string) isolation.Walk {
 		if e.IsDir() && skipDir(root, path) {
 			return fs.SkipDir
 		}
-		if !e.Type().IsRegular() || !hasWriteBit(e) {
+		if !mayBeWritable(e) {
 			return nil
 		}
 		if w.Files == maxFiles || time.Now().After(deadline) {
@@ -155,19 +156,19 @@ func actsOnOpen(name string) bool {
 func devices(root string) []isolation.Device {
 	var out []isolation.Device
 	_ = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.Type()&fs.ModeDevice == 0 {
+		if err != nil {
 			return nil
 		}
 		if len(out) == maxDevices {
 			return fs.SkipAll
 		}
-		var st unix.Stat_t
+		var st unix.Stat_t // see mayBeWritable: nodes may be mounted one by one
 		if err := unix.Lstat(path, &st); err != nil {
 			return nil
 		}
-		kind := "b"
-		if e.Type()&fs.ModeCharDevice != 0 {
-			kind = "c"
+		kind := map[uint32]string{unix.S_IFCHR: "c", unix.S_IFBLK: "b"}[st.Mode&unix.S_IFMT]
+		if kind == "" {
+			return nil
 		}
 		d := isolation.Device{Path: path, Node: fmt.Sprintf("%s %d:%d", kind, unix.Major(st.Rdev), unix.Minor(st.Rdev))}
 		if actsOnOpen(e.Name()) {

@@ -41,6 +41,7 @@ type app struct {
 func commands() []command {
 	return []command{
 		runCommand,
+		compareCommand,
 		kernelCommand,
 		labCommand,
 		versionCommand,

@@ -14,21 +14,22 @@ import (
 	"github.com/duplex-run/duplex/lab"
 )
 
-// labFor decides whether a command runs in the lab: mode is --lab, wanted says
-// whether the command needs a KVM that boots a stock kernel. It says so, and
-// why, in one line on stderr.
-func (a *app) labFor(mode string, wanted bool) bool {
+// labFor decides whether a command runs in the lab, and returns why, or nothing
+// when it does not: mode is --lab, wanted says whether the command needs a KVM
+// that boots a stock kernel. What it found out it says in one line on stderr.
+func (a *app) labFor(mode string, wanted bool) (why string) {
 	switch {
 	case mode == "never", mode == "auto" && (!wanted || os.Getenv(lab.InLab) != ""):
-		return false
+		return ""
 	case mode == "always":
-		return true
+		return "--lab=always asks for it"
 	}
 	needed, why := true, "the probe of KVM is not wired up yet"
-	if needed {
-		_, _ = fmt.Fprintf(a.err, "duplex: running in the lab machine: %s\n", why)
+	if !needed {
+		return ""
 	}
-	return needed
+	_, _ = fmt.Fprintf(a.err, "duplex: running in the lab machine: %s\n", why)
+	return why
 }
 
 // labJob is a command line that is to be run again inside the lab.
@@ -41,6 +42,8 @@ type labJob struct {
 	extra []string
 	// carry are further files the command names.
 	carry []string
+	// deterministic is lab.Options.Deterministic.
+	deterministic bool
 }
 
 // runInLab prepares everything on the host, where there is a network and a
@@ -77,7 +80,7 @@ func (a *app) runInLab(ctx context.Context, j labJob) error {
 		Cwd:       cwd,
 		Carry:     slices.Concat([]string{g.kernel, g.initrd}, stored, j.opts.envFiles, j.carry),
 		CarryOnly: true,
-		TTY:       j.opts.tty, Interactive: j.opts.interactive,
+		TTY:       j.opts.tty, Interactive: j.opts.interactive, Deterministic: j.deterministic,
 	})
 }
 
@@ -110,8 +113,6 @@ func (j labJob) env() []string {
 			names = append(names, name)
 		}
 	}
-	for _, n := range []string{"NO_COLOR", "TERM"} {
-		names = append(names, n)
-	}
+	names = append(names, "NO_COLOR", "TERM")
 	return fromCaller(slices.DeleteFunc(names, func(n string) bool { return n == "PATH" || n == "HOME" }))
 }

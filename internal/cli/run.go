@@ -106,7 +106,7 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 		return none, a.usage("no image given")
 	}
 	a.sweep()
-	if a.labFor(f.lab, iso == workload.VM) {
+	if a.labFor(f.lab, iso == workload.VM) != "" {
 		return none, a.runInLab(ctx, labJob{fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions})
 	}
 	runner, spec, err := f.prepare(ctx, a, fs, iso)
@@ -119,10 +119,6 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 		return none, err
 	}
 	defer se.close()
-	if f.reportFD > 0 {
-		se.stdio.Out = firstByte{se.stdio.Out, rec}
-		se.stdio.Err = firstByte{se.stdio.Err, rec}
-	}
 	exit, err := runner.Run(se.ctx, spec, se.stdio, rec)
 	if err == nil && a.signal.Load() != 0 && se.ctx.Err() != nil {
 		err = context.Canceled // a signal ended it, whatever the workload made of that

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"os/signal"
 	"sync"
@@ -138,17 +137,4 @@ func winSize(fd int) workload.WinSize {
 		return workload.WinSize{Rows: 24, Cols: 80}
 	}
 	return workload.WinSize{Rows: ws.Row, Cols: ws.Col}
-}
-
-// firstByte stamps PhaseFirstByte when the workload first writes.
-type firstByte struct {
-	w   io.Writer
-	rec *workload.Recorder
-}
-
-func (f firstByte) Write(p []byte) (int, error) {
-	if len(p) > 0 {
-		f.rec.Stamp(workload.PhaseFirstByte)
-	}
-	return f.w.Write(p)
 }

@@ -1,0 +1,348 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/duplex-run/duplex/compare"
+	"github.com/duplex-run/duplex/compare/isolation"
+	"github.com/duplex-run/duplex/internal/hostcheck"
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+var compareCommand = command{
+	name:    "compare",
+	args:    "[IMAGE [CMD [ARG...]]]",
+	summary: "Run an image in both isolations, many times, and compare time and isolation",
+	run:     runCompare,
+}
+
+// defaultImage is what compare runs when no image is named.
+const defaultImage = "builtin"
+
+// compareFlags are the flags of `duplex compare`.
+type compareFlags struct {
+	runOptions
+	sides         []string
+	n, warmup     int
+	seed          uint64
+	json          bool
+	output        string
+	noProbe       bool
+	ignoreFailure bool
+	deterministic bool
+	// For duplex's own use: the comparison inside the lab gets told why it is
+	// there, prints the document, and shows progress although its stderr is a
+	// stream of the lab.
+	labWhy       string
+	showProgress bool
+}
+
+func (f *compareFlags) register(fs *pflag.FlagSet) {
+	fs.IntVarP(&f.n, "runs", "n", 10, "`N` samples of each side")
+	fs.IntVar(&f.warmup, "warmup", 1, "`N` runs of each side before them, thrown away")
+	fs.Uint64Var(&f.seed, "seed", 0, "seed `N` of the order and the statistics; 0 draws one")
+	fs.StringSliceVar(&f.sides, "isolation", []string{string(workload.VM), string(workload.Container)}, "the two `KINDS` to compare; twice the same shows the noise (A/A)")
+	fs.BoolVar(&f.json, "json", false, "print the whole document as JSON instead of tables")
+	fs.StringVar(&f.output, "output", "", "also write the JSON document to `FILE`")
+	fs.BoolVar(&f.noProbe, "no-probe", false, "leave the isolation part out")
+	fs.BoolVar(&f.ignoreFailure, "ignore-failure", false, "count runs whose command ends with a status but 0")
+	fs.BoolVar(&f.deterministic, "deterministic", false, "in the lab, with a clock that counts instructions; implies --lab=always")
+	fs.BoolVarP(&f.interactive, "interactive", "i", false, "read stdin once and give it to every run")
+	f.runOptions.register(fs)
+	fs.StringVar(&f.labWhy, "lab-why", "", "")
+	fs.BoolVar(&f.showProgress, "progress", false, "")
+	_ = fs.MarkHidden("lab-why")
+	_ = fs.MarkHidden("progress")
+}
+
+func (f *compareFlags) check(a *app) ([2]workload.Isolation, error) {
+	var sides [2]workload.Isolation
+	if len(f.sides) != 2 {
+		return sides, a.usage("--isolation=%s: want two, as vm,container", strings.Join(f.sides, ","))
+	}
+	for i, s := range f.sides {
+		sides[i] = workload.Isolation(s)
+		if sides[i] != workload.VM && sides[i] != workload.Container {
+			return sides, a.usage("--isolation: %q: want vm or container", s)
+		}
+	}
+	if f.n < 1 || f.n > 100000 {
+		return sides, a.usage("--runs=%d: out of range 1 to 100000", f.n)
+	}
+	if f.warmup < 0 || f.warmup > 1000 {
+		return sides, a.usage("--warmup=%d: out of range 0 to 1000", f.warmup)
+	}
+	if f.labWhy != "" {
+		f.output = "" // the one outside writes it
+	} else if f.deterministic {
+		if f.lab == "never" {
+			return sides, a.usage("--deterministic needs the lab, --lab=never refuses it")
+		}
+		f.lab = "always"
+	}
+	return sides, f.validate(a)
+}
+
+func runCompare(ctx context.Context, a *app, args []string) error {
+	var f compareFlags
+	fs := a.flags()
+	f.register(fs)
+	if err := a.parse(fs, args); err != nil {
+		return err
+	}
+	sides, err := f.check(a)
+	if err != nil {
+		return err
+	}
+	for f.seed == 0 {
+		f.seed = rand.Uint64() >> 32 // short enough to type again
+	}
+	var doc *compare.Document
+	wantVM := sides[0] == workload.VM || sides[1] == workload.VM
+	if why := a.labFor(f.lab, wantVM); why != "" {
+		doc, err = f.inLab(ctx, a, fs, args, why)
+	} else {
+		doc, err = f.here(ctx, a, fs, sides)
+	}
+	if doc != nil && (len(doc.Runs) > 0 || err == nil) {
+		err = errors.Join(err, f.show(a, doc))
+	}
+	return err
+}
+
+// show prints the document and says with its status whether both sides were
+// measured.
+func (f *compareFlags) show(a *app, doc *compare.Document) error {
+	if f.output != "" {
+		if err := writeDocument(f.output, doc); err != nil {
+			return &workload.Error{Op: "--output " + f.output, Err: err}
+		}
+	}
+	var err error
+	if f.json {
+		err = compare.WriteJSON(a.out, doc)
+	} else {
+		err = compare.Report(a.out, doc, wantColour(a.out))
+	}
+	if err != nil {
+		return err
+	}
+	for side, failed := range doc.Summary.Failed {
+		if failed > 0 && failed == doc.Measured(side) {
+			return statusError(workload.StatusError)
+		}
+	}
+	return nil
+}
+
+// writeDocument replaces path in one step, so that nobody reads half of it.
+func writeDocument(path string, doc *compare.Document) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".duplex-compare-")
+	if err != nil {
+		return err
+	}
+	err = compare.WriteJSON(tmp, doc)
+	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return nil
+}
+
+// wantColour follows no-color.org: a terminal, and NO_COLOR not set.
+func wantColour(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
+}
+
+func imageArg(fs *pflag.FlagSet) (ref string, cmd []string) {
+	if fs.NArg() == 0 {
+		return defaultImage, nil
+	}
+	return fs.Arg(0), fs.Args()[1:]
+}
+
+// here compares on this machine.
+func (f *compareFlags) here(ctx context.Context, a *app, fs *pflag.FlagSet, sides [2]workload.Isolation) (*compare.Document, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find the duplex binary: %w", err)
+	}
+	ref, cmd := imageArg(fs)
+	needTree := (sides[0] == workload.Container || sides[1] == workload.Container) && os.Geteuid() != 0
+	img, err := a.image(ctx, ref, needTree)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = img.Close() }()
+	o := compare.Options{
+		Exe: exe, Sides: sides, N: f.n, Warmup: f.warmup, Seed: f.seed,
+		Flags: f.forRun(fs), Image: compare.Image{Ref: ref, Digest: img.Digest}, Command: cmd,
+		IgnoreFailure: f.ignoreFailure, NoProbe: f.noProbe, Host: f.host(),
+	}
+	if f.interactive {
+		in, err := spool(a.in)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = in.Close() }()
+		o.Stdin = fdPath(in)
+	}
+	bar := a.compareBar(f.showProgress)
+	o.Progress = bar.show
+	doc, err := compare.Run(ctx, o)
+	bar.done()
+	return doc, err
+}
+
+// spool copies r to a file without a name.
+func spool(r io.Reader) (*os.File, error) {
+	f, err := os.CreateTemp("", "duplex-stdin-")
+	if err != nil {
+		return nil, fmt.Errorf("keep stdin: %w", err)
+	}
+	err = os.Remove(f.Name())
+	if err == nil {
+		_, err = io.Copy(f, r)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("keep stdin: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// fdPath names an open file; opening that gives a file at its first byte.
+func fdPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+
+// forRun returns the flags that every `duplex run` gets: those both commands
+// have, as given here.
+func (f *compareFlags) forRun(fs *pflag.FlagSet) []string {
+	shared := pflag.NewFlagSet("", pflag.ContinueOnError)
+	new(runOptions).register(shared)
+	flags := []string{"--lab=never"}
+	if f.interactive {
+		flags = append(flags, "--interactive")
+	}
+	fs.Visit(func(fl *pflag.Flag) {
+		if fl.Name == "lab" || shared.Lookup(fl.Name) == nil {
+			return
+		}
+		values := []string{fl.Value.String()}
+		if list, ok := fl.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		for _, v := range values {
+			flags = append(flags, "--"+fl.Name+"="+v)
+		}
+	})
+	return flags
+}
+
+// inLab runs the same command line inside the lab, both sides together, and
+// reads the document it prints.
+func (f *compareFlags) inLab(ctx context.Context, a *app, fs *pflag.FlagSet, args []string, why string) (*compare.Document, error) {
+	ref, _ := imageArg(fs)
+	extra := []string{"--json", "--lab-why=" + why, fmt.Sprintf("--seed=%d", f.seed)}
+	if a.terminal() != nil {
+		extra = append(extra, "--progress")
+	}
+	var out bytes.Buffer
+	stdout := a.out
+	a.out = &out
+	err := a.runInLab(ctx, labJob{fs: fs, args: args, image: ref, opts: &f.runOptions, extra: extra, deterministic: f.deterministic})
+	a.out = stdout
+	if errors.Is(err, statusError(0)) {
+		err = nil
+	}
+	if out.Len() == 0 {
+		return nil, err
+	}
+	doc := new(compare.Document)
+	if jerr := json.Unmarshal(out.Bytes(), doc); jerr != nil {
+		return nil, errors.Join(err, fmt.Errorf("read the document from the lab: %w", jerr))
+	}
+	doc.Image.Ref = ref // there it has only its digest
+	return doc, err
+}
+
+// host describes the machine this process runs on.
+func (f *compareFlags) host() compare.Host {
+	v := isolation.ReadValues("/proc")
+	cgroup, _, _ := strings.Cut(hostcheck.Cgroup().Detail, ",")
+	h := compare.Host{
+		CPU: v.CPUModel, CPUs: runtime.NumCPU(), Memory: v.MemTotal << 10,
+		Kernel: isolation.KernelRelease(), KVM: kvmState(), Cgroup: cgroup,
+	}
+	h.BootID, _ = isolation.ReadBootID() // empty where /proc hides it
+	if f.labWhy != "" {
+		h.Lab = &compare.Lab{Why: f.labWhy, Deterministic: f.deterministic}
+	}
+	return h
+}
+
+// kvmState says whether /dev/kvm opens.
+func kvmState() string {
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return err.Error()
+	}
+	_ = f.Close()
+	return "opens"
+}
+
+// compareBar draws the progress of a comparison.
+type compareBar struct{ bar *progressbar.ProgressBar }
+
+// terminal returns stderr when it is one.
+func (a *app) terminal() *os.File {
+	if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return f
+	}
+	return nil
+}
+
+func (a *app) compareBar(always bool) *compareBar {
+	if a.terminal() == nil && !always {
+		return &compareBar{}
+	}
+	return &compareBar{progressbar.NewOptions(-1,
+		progressbar.OptionSetWriter(a.err),
+		progressbar.OptionSetWidth(20),
+		progressbar.OptionShowCount(),
+		progressbar.OptionSetPredictTime(true),
+		progressbar.OptionUseANSICodes(true),
+		progressbar.OptionClearOnFinish(),
+	)}
+}
+
+func (b *compareBar) show(p compare.Progress) {
+	if b.bar == nil {
+		return
+	}
+	b.bar.ChangeMax(p.Total)
+	b.bar.Describe(fmt.Sprintf("%-9s %-9s", p.What, p.Isolation))
+	_ = b.bar.Set(p.Done) // drawing fails when the terminal is gone: no harm
+}
+
+func (b *compareBar) done() {
+	if b.bar != nil {
+		_ = b.bar.Clear()
+	}
+}
