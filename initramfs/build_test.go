@@ -12,7 +12,7 @@ import (
 	"github.com/duplex-run/duplex/kernel"
 )
 
-func fetched(t *testing.T) *kernel.Kernel {
+func fetched(t testing.TB) *kernel.Kernel {
 	t.Helper()
 	if k, err := kernel.Find(""); err == nil {
 		return k

@@ -10,4 +10,21 @@
 // Nothing in it depends on the run, so Build makes an archive once for an agent,
 // a set of modules and a kernel, and finds it in the cache from then on. The same
 // inputs give the same bytes: no times, no owners, no host order.
+//
+// The archive is not compressed, because unpacking is what it costs. Measured with
+// `go test -run - -bench Unpack ./initramfs` (Debian's 6.1 cloud kernel, the
+// microVM's set, instruction time at 2 ns an instruction, the same on every
+// machine):
+//
+//	          bytes      guest ms
+//	none      3,635,696   43
+//	lz4       1,727,106  132
+//	zstd      1,339,084  202
+//	gzip      1,426,870  211
+//
+// What compression saves, the copy of 2 MB into guest memory, takes the host well
+// under a millisecond. Of the 3.6 MB the agent is 2.6 and eleven modules 1.0. The
+// modules stay as the distribution signed them: without their symbols and type
+// information they would be smaller, but their signatures would not hold and the
+// guest's kernel would call itself tainted.
 package initramfs

@@ -15,7 +15,7 @@ import (
 
 // fetched returns the distribution's kernel, from the user's cache when it has
 // it: the real thing that everything here is for.
-func fetched(t *testing.T) *Kernel {
+func fetched(t testing.TB) *Kernel {
 	t.Helper()
 	if k, err := Find(""); err == nil {
 		return k

@@ -1,9 +1,7 @@
 package embedded
 
 import (
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,14 +21,10 @@ var ErrMissing = errors.New("not built into this binary")
 func Agent() ([]byte, error) { return unpack("agent.zst") }
 
 // AgentID identifies the agent that Agent returns, without unpacking it: the
-// SHA-256 of its packed form, in hex.
+// SHA-256 that the build took of it, in hex.
 func AgentID() (string, error) {
-	packed, err := read("agent.zst")
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(packed)
-	return hex.EncodeToString(sum[:]), nil
+	sum, err := read("agent.sum")
+	return strings.TrimSpace(string(sum)), err
 }
 
 // Probe returns the ELF executable of the isolation probe.
