@@ -20,7 +20,6 @@ type wire struct {
 	base    uint64
 	gsi     uint32
 	regs    *mmio.Transport
-	irq     *eventFD
 	kicks   []*eventFD
 	serving sync.WaitGroup
 }
@@ -40,14 +39,12 @@ func (v *VM) attach() error {
 	return nil
 }
 
-func (v *VM) connect(w *wire, d virtio.Device) (err error) {
-	if w.irq, err = newEventFD(); err != nil {
+func (v *VM) connect(w *wire, d virtio.Device) error {
+	irq, err := v.newIRQ(w.gsi)
+	if err != nil {
 		return err
 	}
-	if err := v.vm.IRQFD(w.irq.fd(), w.gsi); err != nil {
-		return err
-	}
-	w.regs = mmio.New(d, v.mem, w.irq.signal)
+	w.regs = mmio.New(d, v.mem, irq.signal)
 	if err := v.mmio.Register(w.base, mmioSize, w.regs); err != nil {
 		return err
 	}
@@ -69,8 +66,18 @@ func (v *VM) connect(w *wire, d virtio.Device) (err error) {
 	return nil
 }
 
-// close ends the goroutines: when it returns nobody kicks the device. The
-// interrupt stays usable, as devices may still raise it until they are closed.
+// newIRQ makes an irqfd: its signal is an edge on the GSI.
+func (v *VM) newIRQ(gsi uint32) (*eventFD, error) {
+	irq, err := newEventFD()
+	if err != nil {
+		return nil, err
+	}
+	v.irqs = append(v.irqs, irq)
+	return irq, v.vm.IRQFD(irq.fd(), gsi)
+}
+
+// close ends the goroutines: when it returns nobody kicks the device. Its irqfd
+// stays, as the device may raise it until it is closed.
 func (w *wire) close() error {
 	var errs error
 	for _, k := range w.kicks {

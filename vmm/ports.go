@@ -1,8 +1,6 @@
 package vmm
 
 import (
-	"fmt"
-
 	"github.com/duplex-run/duplex/vmm/acpi"
 	"github.com/duplex-run/duplex/vmm/serial"
 )
@@ -44,12 +42,8 @@ func (w writeOnly) Write(_ uint64, p []byte) {
 // attachPorts puts the small devices on the port bus.
 func (v *VM) attachPorts() error {
 	v.console = newConsole(v.cfg.Console)
-	irq, err := newEventFD()
+	irq, err := v.newIRQ(gsiSerial)
 	if err != nil {
-		return fmt.Errorf("make the serial port's interrupt: %w", err)
-	}
-	v.irqs = append(v.irqs, irq)
-	if err := v.vm.IRQFD(irq.fd(), gsiSerial); err != nil {
 		return err
 	}
 	nothing := func(byte) {}

@@ -38,7 +38,7 @@ type VM struct {
 	mmio    bus.Bus
 	console *console
 	wires   []*wire         // one a virtio device
-	irqs    []*eventFD      // serial
+	irqs    []*eventFD      // of all devices, for Close
 	devices []virtio.Device // owned
 
 	counts counters
@@ -195,10 +195,12 @@ func (e *KVMError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause; os.ErrNotExist and os.ErrPermission are told apart.
 func (e *KVMError) Unwrap() error { return e.Err }
 
+func kvmError(err error) *KVMError { return &KVMError{err, kvm.Remedy(err)} }
+
 func openKVM() (*kvm.System, error) {
 	sys, err := kvm.Open()
 	if err != nil {
-		return nil, &KVMError{err, kvm.Remedy(err)}
+		return nil, kvmError(err)
 	}
 	if err := checkKVM(sys); err != nil {
 		return nil, errors.Join(err, sys.Close())
