@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"errors"
 	"os"
 
@@ -14,7 +15,7 @@ import (
 // where one is known.
 func (r *run) explain(err error) error {
 	var known *workload.Error
-	if errors.As(err, &known) {
+	if errors.As(err, &known) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	out := &workload.Error{Op: "container", Err: err}

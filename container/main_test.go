@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -20,7 +22,27 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && filepath.Base(os.Args[0]) == "work" {
 		os.Exit(work(os.Args[1:]))
 	}
+	if spec := os.Getenv(envRun); spec != "" {
+		os.Exit(runAsDuplex(spec))
+	}
 	os.Exit(m.Run())
+}
+
+// envRun makes the test binary a duplex that runs the spec it holds, in JSON.
+const envRun = "DUPLEX_TEST_SPEC"
+
+func runAsDuplex(text string) int {
+	var spec workload.Spec
+	if err := json.Unmarshal([]byte(text), &spec); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return workload.StatusError
+	}
+	exit, err := Runner{}.Run(context.Background(), spec, workload.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, nil)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return workload.StatusError
+	}
+	return exit.Status()
 }
 
 // newTree makes a root file system whose /bin/work is the test binary.
@@ -55,7 +77,7 @@ func newID() string {
 // newSpec is a spec that runs work with args in tree.
 func newSpec(tree string, args ...string) workload.Spec {
 	return workload.Spec{
-		ID:     newID(),
+		ID:     newID()[:24] + testTag,
 		Rootfs: workload.Rootfs{Tree: tree},
 		Argv:   append([]string{"work"}, args...),
 		Env:    []string{"PATH=/bin"},
@@ -75,7 +97,7 @@ func runIt(t testing.TB, spec workload.Spec) result {
 	t.Helper()
 	r, err := tryRun(t, spec, nil)
 	if err != nil {
-		t.Fatalf("run %v: %v", spec.Argv, err)
+		t.Fatalf("run %v: %v; stderr %q", spec.Argv, err, r.err)
 	}
 	return r
 }
@@ -102,3 +124,6 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// testTag ends the id of every run of this process.
+var testTag = newID()[:8]

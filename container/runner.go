@@ -38,7 +38,7 @@ func (Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdio,
 		err = cerr
 	}
 	if err != nil {
-		return workload.Exit{}, r.explain(err)
+		return exit, r.explain(err)
 	}
 	rec.Stamp(workload.PhaseTornDown)
 	return exit, nil
@@ -181,7 +181,7 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 		return nil, err
 	}
 	if err := r.exec.send(message{Kind: kindGo}); err != nil {
-		return nil, err
+		return nil, r.blame(err)
 	}
 	return r.awaitExec(stdio)
 }
@@ -196,7 +196,7 @@ func (r *run) awaitExec(stdio workload.Stdio) (*workload.Exit, error) {
 		case errors.Is(err, io.EOF) && executing:
 			return nil, nil
 		case err != nil:
-			return nil, &stepError{"start the workload", err}
+			return nil, r.blame(err)
 		}
 		switch m.Kind {
 		case kindTerminal:
@@ -214,6 +214,23 @@ func (r *run) awaitExec(stdio workload.Stdio) (*workload.Exit, error) {
 			return nil, fmt.Errorf("handshake: unexpected %q", m.Kind)
 		}
 	}
+}
+
+// blame finds out why exec is gone without a word: init knows, or failed itself.
+func (r *run) blame(err error) error {
+	_ = r.conn.f.SetReadDeadline(time.Now().Add(time.Second))
+	m, rerr := r.conn.receive()
+	switch {
+	case rerr == nil && m.Kind == kindFailed:
+		return m.failure()
+	case rerr == nil && m.Kind == kindExit:
+		if r.cgroup.Used().OOMKills > 0 {
+			err = fmt.Errorf("the memory limit is too small to start anything: %w", unix.ENOMEM)
+		} else {
+			err = fmt.Errorf("it ended early: %v", m.Exit)
+		}
+	}
+	return &stepError{"start the workload", err}
 }
 
 func (r *run) stamp(stamps []stamp) {

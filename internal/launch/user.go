@@ -25,19 +25,23 @@ func groups(user workload.User) []int {
 	return out
 }
 
-// Credentials makes the whole process user's: supplementary groups, then group
+// Credentials makes the calling thread user's: supplementary groups, then group
 // ids, then user ids. There is no way back. When the user id is not 0 the
 // kernel clears the effective and permitted capabilities (capabilities(7)).
+//
+// Precondition: the caller has locked its goroutine to the thread and goes on to
+// execve(2), which ends the other threads; they keep the old ids until then. To
+// change all threads, as package syscall does, takes each of them a signal.
 func Credentials(user workload.User) error {
-	if err := syscall.Setgroups(groups(user)); err != nil {
+	if err := unix.Setgroups(groups(user)); err != nil {
 		return fmt.Errorf("setgroups: %w", err)
 	}
-	gid, uid := int(user.GID), int(user.UID)
-	if err := unix.Setresgid(gid, gid, gid); err != nil {
-		return fmt.Errorf("setgid %d: %w", gid, err)
+	gid, uid := uintptr(user.GID), uintptr(user.UID)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, gid, gid, gid); errno != 0 {
+		return fmt.Errorf("setgid %d: %w", gid, errno)
 	}
-	if err := unix.Setresuid(uid, uid, uid); err != nil {
-		return fmt.Errorf("setuid %d: %w", uid, err)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); errno != 0 {
+		return fmt.Errorf("setuid %d: %w", uid, errno)
 	}
 	return nil
 }
