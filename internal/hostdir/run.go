@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +33,11 @@ func NewRun(id string) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
+	unlock, err := lockRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	path := filepath.Join(root, id)
 	if err := os.Mkdir(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make the run directory: %w", err)
@@ -42,7 +46,7 @@ func NewRun(id string) (*Run, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock the run directory: %w", err), os.RemoveAll(path))
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock(lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock the run directory: %w", err), lock.Close(), os.RemoveAll(path))
 	}
 	return &Run{path: path, lock: lock}, nil
@@ -86,6 +90,11 @@ func Sweep() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	unlock, err := lockRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return nil, fmt.Errorf("sweep: %w", err)
@@ -107,24 +116,37 @@ func Sweep() ([]string, error) {
 	return swept, errs
 }
 
-// A directory without a lock file is one that its maker has not locked yet, or
-// that died in between: it counts as abandoned once it is this old.
-const unlockedGrace = 10 * time.Second
+// lockRoot keeps the making of a run directory and its locking together: who
+// holds it and finds a directory without a lock file knows it is abandoned.
+func lockRoot(root string) (unlock func(), err error) {
+	f, err := os.Open(root)
+	if err != nil {
+		return nil, fmt.Errorf("lock the runtime directory: %w", err)
+	}
+	if err := flock(f, unix.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the runtime directory: %w", err), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), how); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
 
 func sweepOne(path string) (bool, error) {
 	lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR|syscall.O_CLOEXEC, 0)
 	if errors.Is(err, os.ErrNotExist) {
-		info, err := os.Stat(path)
-		if err != nil || time.Since(info.ModTime()) < unlockedGrace {
-			return false, nil
-		}
 		return true, undo(path)
 	}
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = lock.Close() }()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock(lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return false, nil
 		}

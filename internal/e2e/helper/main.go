@@ -24,6 +24,7 @@ func main() {
 	if len(os.Args) < 2 {
 		fail("usage: helper exit|kill|sleep|spam|cat|list|touch|env|sysrq ...")
 	}
+	defaultAction(unix.SIGHUP, unix.SIGINT, unix.SIGSEGV, unix.SIGTERM, unix.SIGUSR1)
 	arg := ""
 	if len(os.Args) > 2 {
 		arg = os.Args[2]
