@@ -40,6 +40,7 @@ type app struct {
 // commands is the table, in the order help prints it.
 func commands() []command {
 	return []command{
+		doctorCommand,
 		runCommand,
 		compareCommand,
 		kernelCommand,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/lab"
+	"github.com/duplex-run/duplex/vmm/probe"
 )
 
 // labFor decides whether a command runs in the lab, and returns why, or nothing
@@ -24,12 +25,12 @@ func (a *app) labFor(mode string, wanted bool) (why string) {
 	case mode == "always":
 		return "--lab=always asks for it"
 	}
-	needed, why := true, "the probe of KVM is not wired up yet"
-	if !needed {
-		return ""
+	report, err := probe.Run()
+	if err != nil || report.BootsStockKernel {
+		return "" // what is wrong, the run itself will say
 	}
-	_, _ = fmt.Fprintf(a.err, "duplex: running in the lab machine: %s\n", why)
-	return why
+	_, _ = fmt.Fprintf(a.err, "duplex: running in the lab machine: %s\n", report.Why)
+	return report.Why
 }
 
 // labJob is a command line that is to be run again inside the lab.

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/duplex-run/duplex/internal/embedded"
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/microvm"
 )
 
 var runCommand = command{
@@ -155,8 +155,7 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	if err != nil {
 		return nil, none, err
 	}
-	_ = guest
-	return nil, none, errors.New("microVM: not wired up yet")
+	return microvm.Runner{Kernel: guest.kernel, Initrd: guest.initrd}, spec, nil
 }
 
 const probePath = "/.duplex-probe"
