@@ -31,7 +31,7 @@ func execMain(c conn) error {
 		{"open the terminal", func() error { return openTerminal(c, e.Spec) }},
 		{"enter the cgroup namespace", func() error { return enterCgroups(e) }},
 		{"make a session keyring", newKeyring},
-		{"", defaultSignals},
+		{"reset the signals", defaultSignals},
 	} {
 		if err := step.run(); err != nil {
 			return &stepError{step.name, err}

@@ -58,6 +58,14 @@ func TestStatuses(t *testing.T) {
 	}
 }
 
+// What the kernel refuses to execute is the workload's failure, not duplex's.
+func TestArgumentsTooLong(t *testing.T) {
+	r := runIt(t, newSpec(newTree(t), strings.Repeat("x", 1<<20)))
+	if want := `exec: "work": argument list too long`; r.exit.Status() != 126 || r.exit.Message != want {
+		t.Errorf("%+v, want 126 %q", r.exit, want)
+	}
+}
+
 func seen(t *testing.T, spec workload.Spec) view {
 	t.Helper()
 	r := runIt(t, spec)
