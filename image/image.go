@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"time"
 
 	"github.com/duplex-run/duplex/image/erofs"
+	"github.com/duplex-run/duplex/image/layer"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -131,6 +133,10 @@ func openSource(ctx context.Context, ref Reference) (*source, error) {
 		return openBuiltin(ref)
 	case KindRootfs:
 		return openRootfs(ctx, ref)
+	case KindDockerArchive:
+		return openDockerArchive(ref)
+	case KindOCI:
+		return openOCI(ref)
 	}
 	return nil, fmt.Errorf("%s: %w", ref, ErrReference)
 }
@@ -147,6 +153,10 @@ func userError(ref string, err error) error {
 		remedy = "Images are named builtin, docker-archive:FILE, oci:DIR[:TAG] or rootfs:DIR."
 	case errors.Is(err, ErrUnknown):
 		remedy = "'duplex image ls' lists what was imported."
+	case errors.Is(err, layer.ErrEscape), errors.Is(err, layer.ErrLimit), errors.Is(err, layer.ErrEntry):
+		remedy = "The image was refused and nothing of it was kept."
+	case errors.Is(err, errDigest), errors.Is(err, io.ErrUnexpectedEOF):
+		remedy = "The file is damaged or was tampered with: get it again."
 	case errors.Is(err, fs.ErrPermission):
 		remedy = "Run duplex as a user that may read every file of the image."
 	case errors.Is(err, erofs.ErrChanged):

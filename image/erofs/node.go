@@ -110,6 +110,12 @@ func KnownXattr(name string) bool {
 	return ok && len(rest) <= maxName && !strings.ContainsRune(name, 0)
 }
 
+// CheckXattrs returns an error, ErrUnsupported, when an inode cannot hold attrs.
+func CheckXattrs(attrs map[string]string) error {
+	_, err := encodeXattrs(attrs)
+	return err
+}
+
 // encodeXattrs returns the body that follows an inode: a 12-byte header without
 // shared attributes, then the entries, each padded to 4 bytes.
 func encodeXattrs(attrs map[string]string) ([]byte, error) {

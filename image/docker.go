@@ -1,0 +1,152 @@
+package image
+
+import (
+	"archive/tar"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/image/layer"
+)
+
+// maxMembers bounds the files of a docker-archive: some for each layer.
+const maxMembers = 16 * maxLayers
+
+// openDockerArchive reads what `docker save` writes: a tar with manifest.json,
+// which names the configuration and the layers among the other members.
+//
+// The archive is indexed here instead of by go-containerregistry's tarball
+// package, which reads documents of any size into memory and every compressed
+// layer twice.
+func openDockerArchive(ref Reference) (*source, error) {
+	archive, err := indexArchive(ref.Path)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := document(archive, "manifest.json")
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref.Path, err)
+	}
+	var manifest []struct {
+		Config string
+		Layers []string
+	}
+	if err := json.Unmarshal(raw, &manifest); err != nil {
+		return nil, fmt.Errorf("manifest.json: %w: %w", errFormat, err)
+	}
+	if len(manifest) != 1 {
+		return nil, fmt.Errorf("%s: holds %d images, want one: %w", ref.Path, len(manifest), errFormat)
+	}
+	config, err := document(archive, manifest[0].Config)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref.Path, err)
+	}
+	if want := digestInName(manifest[0].Config); want != "" && want != sha256Hex(config) {
+		return nil, fmt.Errorf("%s: sha256:%s: %w", manifest[0].Config, sha256Hex(config), errDigest)
+	}
+	layers := make([]layerBlob, len(manifest[0].Layers))
+	for i, name := range manifest[0].Layers {
+		layers[i].name = name
+		if strings.HasPrefix(name, "blobs/sha256/") {
+			layers[i].digest = digestInName(name)
+		}
+	}
+	return newSource(ref, archive, config, layers)
+}
+
+var nameDigest = regexp.MustCompile(`^(?:.*/)?([0-9a-f]{64})(?:\.json)?$`)
+
+// digestInName returns the digest that a member's name claims, or "".
+func digestInName(name string) string {
+	if m := nameDigest.FindStringSubmatch(name); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// dockerArchive is where the members of an archive are.
+type dockerArchive struct {
+	path    string
+	members map[string]span
+	links   map[string]string // older dockers link equal layers
+}
+
+type span struct{ offset, size int64 }
+
+func indexArchive(name string) (_ *dockerArchive, err error) {
+	f, err := openRegular(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	a := &dockerArchive{path: name, members: map[string]span{}, links: map[string]string{}}
+	r := tar.NewReader(f) // seeks over contents, and leaves f at them
+	for {
+		hdr, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return a, nil
+		}
+		if err != nil {
+			return nil, explain(fmt.Errorf("%s: read tar: %w", name, err))
+		}
+		if len(a.members)+len(a.links) >= maxMembers {
+			return nil, fmt.Errorf("%s: more than %d members: %w", name, maxMembers, layer.ErrLimit)
+		}
+		member := path.Clean("/" + hdr.Name)
+		switch hdr.Typeflag {
+		case tar.TypeReg:
+			at, err := f.Seek(0, io.SeekCurrent)
+			if err != nil {
+				return nil, err
+			}
+			a.members[member] = span{at, hdr.Size}
+		case tar.TypeSymlink:
+			a.links[member] = path.Join(path.Dir(member), hdr.Linkname)
+		case tar.TypeLink:
+			a.links[member] = path.Clean("/" + hdr.Linkname)
+		}
+	}
+}
+
+func (a *dockerArchive) open(name string) (io.ReadCloser, int64, error) {
+	member := path.Clean("/" + name)
+	if target, ok := a.links[member]; ok {
+		member = target // one step, as docker writes them
+	}
+	at, ok := a.members[member]
+	if !ok {
+		return nil, 0, fmt.Errorf("%q: not in the archive: %w", name, errFormat)
+	}
+	f, err := openRegular(a.path)
+	if err != nil {
+		return nil, 0, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(f, at.offset, at.size), f}, at.size, nil
+}
+
+// openRegular opens a regular file, never waiting for what is something else.
+func openRegular(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("not a regular file: %w", errFormat)}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
