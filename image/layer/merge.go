@@ -251,10 +251,11 @@ const (
 	whiteoutOpaque = ".wh..wh..opq"
 )
 
-// whiteout applies a whiteout entry. What it hides may well be absent.
+// whiteout applies a whiteout entry. What it hides may well be absent, and the
+// directory too: umoci writes whiteouts below what the same layer replaced.
 func (m *Merger) whiteout(parents []string, mark string) error {
 	stack, err := m.lookupDir(parents, false)
-	if errors.Is(err, errMissing) {
+	if errors.Is(err, errMissing) || errors.Is(err, errNotDir) {
 		return nil
 	}
 	if err != nil {

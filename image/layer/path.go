@@ -11,8 +11,11 @@ import (
 	"github.com/duplex-run/duplex/image/erofs"
 )
 
-// errMissing reports a directory that is not in the tree.
-var errMissing = errors.New("not in the image")
+// Errors of a directory that is not in the tree.
+var (
+	errMissing = errors.New("not in the image")
+	errNotDir  = fmt.Errorf("no directory: %w", ErrEntry)
+)
 
 // split takes a path of an archive apart. A leading slash means the image's
 // root, as it does for docker.
@@ -80,7 +83,7 @@ func (m *Merger) lookupDir(elems []string, create bool) ([]*erofs.Node, error) {
 			slices.Reverse(target)
 			todo = append(todo, target...)
 		default:
-			return nil, fmt.Errorf("passes %q, which is no directory: %w", name, ErrEntry)
+			return nil, fmt.Errorf("passes %q, which is %w", name, errNotDir)
 		}
 		if len(stack) > maxDepth {
 			return nil, fmt.Errorf("more than %d directories deep: %w", maxDepth, ErrLimit)
