@@ -20,7 +20,12 @@ func TestInLab(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	digest := importHelper(t)
+	digest := imported(t, image)
+	d := needDebian(t)
+	listing := filepath.Join(t.TempDir(), "listing")
+	if err := os.WriteFile(listing, []byte(d.listing), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if r := duplex(t, nil, "run", "--vm", "--lab=always", digest, "/helper", "exit", "42"); r.status != 42 {
 		t.Fatalf("the first run, which fills the cache: status %d\n%s", r.status, r.stderr)
 	}
@@ -31,7 +36,7 @@ func TestInLab(t *testing.T) {
 			args = append(args, "--carry", filepath.Join(cache, d))
 		}
 	}
-	args = append(args, "--", self, "-test.v", "-test.timeout=40m", "-duplex="+bin, "-image="+digest)
+	args = append(args, "--", self, "-test.v", "-test.timeout=40m", "-duplex="+bin, "-image="+digest, "-debian="+imported(t, d.ref), "-listing="+listing)
 	cmd := exec.CommandContext(t.Context(), bin, args...)
 	cmd.Env = append(os.Environ(), "DUPLEX_CACHE="+cache)
 	out, err := cmd.CombinedOutput()
@@ -44,15 +49,16 @@ func TestInLab(t *testing.T) {
 	}
 }
 
-func importHelper(t *testing.T) string {
+// imported imports ref and returns its digest.
+func imported(t *testing.T, ref string) string {
 	t.Helper()
-	if r := duplex(t, nil, "image", "import", image); r.status != 0 {
+	if r := duplex(t, nil, "image", "import", ref); r.status != 0 {
 		t.Fatalf("import: %s", r.stderr)
 	}
-	r := duplex(t, nil, "image", "inspect", "--json", image)
+	r := duplex(t, nil, "image", "inspect", "--json", ref)
 	var doc struct{ Digest string }
 	if err := json.Unmarshal([]byte(r.stdout), &doc); err != nil || !strings.HasPrefix(doc.Digest, "sha256:") {
-		t.Fatalf("inspect: %v: %q, %s", err, r.stdout, r.stderr)
+		t.Fatalf("inspect %s: %v: %q, %s", ref, err, r.stdout, r.stderr)
 	}
 	return doc.Digest
 }

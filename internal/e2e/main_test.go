@@ -23,8 +23,9 @@ var (
 )
 
 var (
-	bin   string // duplex
-	image string // reference of the helper image
+	bin       string // duplex
+	image     string // reference of the helper image
+	helperDir string // scratch directory of the host's test process
 )
 
 // inLab says whether these tests run in the lab machine.
@@ -56,11 +57,13 @@ func setup(m *testing.M) int {
 			return 1
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
-		if err := makeRootfs(dir); err != nil {
+		helperDir = dir
+		rootfs := filepath.Join(dir, "rootfs")
+		if err := makeRootfs(rootfs); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		image = "rootfs:" + dir
+		image = "rootfs:" + rootfs
 	}
 	return m.Run()
 }
