@@ -23,8 +23,7 @@
 //	gzip      1,426,870  211
 //
 // What compression saves, the copy of 2 MB into guest memory, takes the host well
-// under a millisecond. Of the 3.6 MB the agent is 2.6 and eleven modules 1.0. The
-// modules stay as the distribution signed them: without their symbols and type
-// information they would be smaller, but their signatures would not hold and the
-// guest's kernel would call itself tainted.
+// under a millisecond. Of the 3.6 MB the agent is 2.6 and eleven modules 1.0.
+// Loading the modules costs another 65 guest ms. Without the symbols and types they
+// do not need it would be 52, for an ELF writer here; they stay whole.
 package initramfs

@@ -28,8 +28,8 @@ var MicroVM = Set{
 // that duplex itself uses on a host.
 var Lab = Set{
 	Name:     "lab",
-	Required: []string{"virtio_mmio", "virtio_pci", "virtio_blk", "virtio_console", "erofs", "overlay", "kvm_amd"},
-	Optional: []string{"virtio_rng", "loop", "tun", "fuse"},
+	Required: []string{"virtio_mmio", "virtio_blk", "virtio_console", "erofs", "overlay", "kvm_amd"},
+	Optional: []string{"virtio_rng", "loop", "tun"},
 }
 
 // Modules returns the modules of the set that k does not have built in, in the

@@ -40,7 +40,6 @@ var vmNeeds = []Need{
 // labNeeds is what the lab's kernel needs beyond that.
 var labNeeds = []Need{
 	{Option: "CONFIG_KVM_AMD", Module: "kvm_amd", Why: "/dev/kvm in the lab"},
-	{Option: "CONFIG_VIRTIO_PCI", Module: "virtio_pci", Why: "transport of QEMU's devices"},
 	{Option: "CONFIG_VIRTIO_CONSOLE", Module: "virtio_console", Why: "carries the agent's streams"},
 	{Option: "CONFIG_CGROUPS", Why: "limits of containers"},
 	{Option: "CONFIG_SECCOMP_FILTER", Why: "containers"},
