@@ -16,8 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/duplex-run/duplex/internal/workload"
 )
 
 // cloudPackage is the distribution's package that always depends on its newest
@@ -25,9 +23,19 @@ import (
 const cloudPackage = "linux-image-cloud-amd64"
 
 const (
-	remedyNoApt  = "fetching needs apt-get and dpkg-deb (Debian, Ubuntu); give a kernel with --kernel FILE instead"
-	remedyUpdate = "run 'apt-get update' as root (the package lists may be missing or old) and try again, or give a kernel with --kernel FILE"
+	remedyNoApt = "fetching needs apt-get and dpkg-deb (Debian, Ubuntu); give a kernel with --kernel FILE instead"
+	remedyApt   = "'apt-get update' (as root) shows what is wrong with the package sources; or give a kernel with --kernel FILE"
 )
+
+// haveTools says which tool is missing, if one is.
+func haveTools() error {
+	for _, tool := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // packageRef is a package and the version to get of it.
 type packageRef struct {
@@ -41,21 +49,35 @@ func (p packageRef) release() string {
 	return strings.TrimPrefix(strings.TrimSuffix(p.Name, "-unsigned"), "linux-image-")
 }
 
-// newest asks apt which kernel package cloudPackage depends on.
-func newest(ctx context.Context) (packageRef, error) {
-	for _, tool := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return packageRef{}, &workload.Error{Op: "fetch a guest kernel", Err: err, Remedy: remedyNoApt}
-		}
+// packageLists are the package lists that apt knows packages from: options for
+// its commands, none for the machine's own lists.
+type packageLists []string
+
+// updatedLists gets the current package lists into dir, from the machine's sources
+// and checked against its keys, without touching the machine's lists.
+func updatedLists(ctx context.Context, dir string) (packageLists, error) {
+	if err := os.MkdirAll(filepath.Join(dir, "partial"), 0o700); err != nil {
+		return nil, err
 	}
+	lists := packageLists{
+		"-o", "Dir::State::Lists=" + dir,
+		"-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=",
+		"-o", "APT::Sandbox::User=root", "-o", "Acquire::Languages=none",
+	}
+	args := append([]string{"-q", "-o", "APT::Update::Error-Mode=any"}, lists...)
+	return lists, runTool(tool(ctx, nil, "apt-get", append(args, "update")...))
+}
+
+// newest asks apt which kernel package cloudPackage depends on.
+func (l packageLists) newest(ctx context.Context) (packageRef, error) {
 	var out bytes.Buffer
-	cmd := tool(ctx, &out, "apt-cache", "show", "--no-all-versions", cloudPackage)
-	if err := runTool(cmd); err != nil {
-		return packageRef{}, &workload.Error{Op: "find package " + cloudPackage, Err: err, Remedy: remedyUpdate}
+	args := append([]string{"show", "--no-all-versions"}, l...)
+	if err := runTool(tool(ctx, &out, "apt-cache", append(args, cloudPackage)...)); err != nil {
+		return packageRef{}, fmt.Errorf("find package %s: %w", cloudPackage, err)
 	}
 	ref, err := parseDepends(out.String())
 	if err != nil {
-		return packageRef{}, &workload.Error{Op: "find package " + cloudPackage, Err: err, Remedy: remedyUpdate}
+		return packageRef{}, fmt.Errorf("find package %s: %w", cloudPackage, err)
 	}
 	return ref, nil
 }
@@ -84,14 +106,15 @@ func parseDepends(description string) (packageRef, error) {
 
 // download gets the package into dir with apt-get, which verifies its checksum,
 // and returns its path. progress is called with 0 to 100.
-func download(ctx context.Context, ref packageRef, dir string, progress func(percent float64)) (string, error) {
+func (l packageLists) download(ctx context.Context, ref packageRef, dir string, progress func(percent float64)) (string, error) {
 	status, statusW, err := os.Pipe()
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = status.Close() }()
 	// The sandbox user _apt cannot write to a directory of mode 0700.
-	cmd := tool(ctx, nil, "apt-get", "-q", "-o", "APT::Sandbox::User=root", "-o", "APT::Status-Fd=3", "download", ref.String())
+	args := append([]string{"-q", "-o", "APT::Sandbox::User=root", "-o", "APT::Status-Fd=3"}, l...)
+	cmd := tool(ctx, nil, "apt-get", append(args, "download", ref.String())...)
 	cmd.Dir = dir
 	cmd.ExtraFiles = []*os.File{statusW}
 	done := make(chan struct{})
@@ -103,7 +126,7 @@ func download(ctx context.Context, ref packageRef, dir string, progress func(per
 	_ = statusW.Close()
 	<-done
 	if err != nil {
-		return "", &workload.Error{Op: "download " + ref.String(), Err: err, Remedy: remedyUpdate}
+		return "", fmt.Errorf("download %s: %w", ref, err)
 	}
 	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err != nil || len(debs) != 1 {

@@ -68,9 +68,9 @@ func fetcher(t *testing.T, cache string) *exec.Cmd {
 	return cmd
 }
 
-// A fetch killed in the middle leaves a staging directory, which the next fetch,
-// here by someone without root, removes.
-func TestFetchAfterKill(t *testing.T) {
+// A fetch killed in the middle leaves a staging directory. The next one removes
+// it; of several at once, one downloads and the others wait.
+func TestFetchAfterKillAndAtOnce(t *testing.T) {
 	cache := t.TempDir()
 	cmd := fetcher(t, cache)
 	out, err := cmd.StdoutPipe()
@@ -90,18 +90,8 @@ func TestFetchAfterKill(t *testing.T) {
 	if left := entriesOf(t, filepath.Join(cache, "kernels")); len(left) != 1 || !strings.HasPrefix(left[0], stagingPrefix) {
 		t.Fatalf("after the kill: %q, want a staging directory", left)
 	}
-	said, err := fetcher(t, cache).Output()
-	if err != nil {
-		t.Fatalf("second fetch: %v: %s", err, said)
-	}
-	left := entriesOf(t, filepath.Join(cache, "kernels"))
-	if len(left) != 1 || !strings.Contains(string(said), "fetched "+left[0]) {
-		t.Errorf("after the second fetch: %q; it said %q", left, said)
-	}
-}
 
-func TestConcurrentFetchesDownloadOnce(t *testing.T) {
-	t.Setenv("DUPLEX_CACHE", t.TempDir())
+	t.Setenv("DUPLEX_CACHE", cache)
 	var unpacked atomic.Int32
 	var wg sync.WaitGroup
 	for range 4 {
@@ -125,8 +115,8 @@ func TestConcurrentFetchesDownloadOnce(t *testing.T) {
 		t.Errorf("unpacked %d times", n)
 	}
 	list, err := List()
-	if err != nil || len(list) != 1 {
-		t.Errorf("listed %v, %v", list, err)
+	if left := entriesOf(t, filepath.Join(cache, "kernels")); err != nil || len(list) != 1 || len(left) != 1 || left[0] != list[0].Name {
+		t.Errorf("listed %v, %v; in the cache %q", list, err, left)
 	}
 }
 
@@ -151,19 +141,49 @@ func TestCancelledFetchLeavesNothing(t *testing.T) {
 	}
 }
 
+// A machine whose package lists are missing, or name a package that the mirror
+// has no more, is no obstacle.
+func TestFetchWithoutPackageLists(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("DUPLEX_CACHE", cache)
+	t.Setenv("APT_CONFIG", writeTemp(t, "apt.conf", []byte(`Dir::State::lists "/nonexistent"; `+noAptCache)))
+	var steps []string
+	k, err := Fetch(t.Context(), func(step string, _ float64) {
+		if len(steps) == 0 || steps[len(steps)-1] != step {
+			steps = append(steps, step)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(steps, ", "); got != "update package lists, download, unpack" {
+		t.Errorf("steps: %s", got)
+	}
+	if left := entriesOf(t, filepath.Join(cache, "kernels")); len(left) != 1 || left[0] != k.Name {
+		t.Errorf("in the cache: %q", left)
+	}
+}
+
+const noAptCache = `Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache ""; `
+
 func TestFetchErrorsHaveRemedies(t *testing.T) {
-	noLists := writeTemp(t, "apt.conf", []byte(`Dir::State::lists "/nonexistent"; Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";`))
+	noSources := writeTemp(t, "apt.conf", []byte(noAptCache+
+		`Dir::State::lists "/nonexistent"; Dir::Etc::sourcelist "/dev/null"; Dir::Etc::sourceparts "/dev/null";`))
 	for name, c := range map[string]struct{ key, value, remedy string }{
-		"no apt":   {"PATH", t.TempDir(), "--kernel FILE"},
-		"no lists": {"APT_CONFIG", noLists, "apt-get update"},
+		"no apt":     {"PATH", t.TempDir(), "--kernel FILE"},
+		"no sources": {"APT_CONFIG", noSources, "apt-get update"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Setenv("DUPLEX_CACHE", t.TempDir())
+			cache := t.TempDir()
+			t.Setenv("DUPLEX_CACHE", cache)
 			t.Setenv(c.key, c.value)
 			_, err := Fetch(t.Context(), nil)
 			var werr *workload.Error
 			if !errors.As(err, &werr) || !strings.Contains(werr.Remedy, c.remedy) {
 				t.Errorf("got %v, want a remedy with %q", err, c.remedy)
+			}
+			if left, _ := filepath.Glob(filepath.Join(cache, "kernels", ".*")); len(left) > 0 {
+				t.Errorf("left behind: %q", left)
 			}
 		})
 	}
