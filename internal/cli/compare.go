@@ -21,6 +21,7 @@ import (
 	"github.com/duplex-run/duplex/compare/isolation"
 	"github.com/duplex-run/duplex/internal/hostcheck"
 	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/vmm/probe"
 )
 
 var compareCommand = command{
@@ -288,7 +289,7 @@ func (f *compareFlags) host() compare.Host {
 	cgroup, _, _ := strings.Cut(hostcheck.Cgroup().Detail, ",")
 	h := compare.Host{
 		CPU: v.CPUModel, CPUs: runtime.NumCPU(), Memory: v.MemTotal << 10,
-		Kernel: isolation.KernelRelease(), KVM: kvmState(), Cgroup: cgroup,
+		Kernel: isolation.KernelRelease(), KVM: kvmVerdict(), Cgroup: cgroup,
 	}
 	h.BootID, _ = isolation.ReadBootID() // empty where /proc hides it
 	if f.labWhy != "" {
@@ -297,14 +298,17 @@ func (f *compareFlags) host() compare.Host {
 	return h
 }
 
-// kvmState says whether /dev/kvm opens.
-func kvmState() string {
-	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
-	if err != nil {
+// kvmVerdict says what the probe of KVM found.
+func kvmVerdict() string {
+	r, err := probe.Run()
+	switch {
+	case err != nil:
 		return err.Error()
+	case r.BootsStockKernel:
+		return fmt.Sprintf("boots a stock kernel (%.0f million instructions a second)", r.MIPS)
+	default:
+		return r.Why
 	}
-	_ = f.Close()
-	return "opens"
 }
 
 // compareBar draws the progress of a comparison.
