@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/duplex-run/duplex/image/erofs"
@@ -57,6 +58,9 @@ func (i *Image) Close() error {
 	return l.release()
 }
 
+// hex returns the digits of the digest.
+func (i *Image) hex() string { return strings.TrimPrefix(i.Digest, "sha256:") }
+
 // Rootfs returns the part of the image that a workload.Spec holds.
 func (i *Image) Rootfs() workload.Rootfs {
 	return workload.Rootfs{Digest: i.Digest, EROFS: i.EROFS, Tree: i.Tree}
@@ -101,10 +105,7 @@ func resolve(ctx context.Context, ref string, opts Options) (*Image, error) {
 	if parsed.Kind == KindDigest {
 		img, err = st.find(ctx, parsed.Path)
 	} else {
-		var src *source
-		if src, err = openSource(ctx, parsed); err == nil {
-			img, err = st.ensure(ctx, src, opts)
-		}
+		img, err = st.fromSource(ctx, parsed, opts)
 	}
 	if err != nil {
 		return nil, err
@@ -115,6 +116,19 @@ func resolve(ctx context.Context, ref string, opts Options) (*Image, error) {
 		}
 	}
 	return img, nil
+}
+
+// fromSource opens what ref names and returns its image.
+func (s *store) fromSource(ctx context.Context, ref Reference, opts Options) (*Image, error) {
+	ref, err := ref.absolute()
+	if err != nil {
+		return nil, err
+	}
+	src, err := openSource(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return s.ensure(ctx, src, opts)
 }
 
 // source is an image outside the store, of which so far only the identity and
@@ -153,6 +167,8 @@ func userError(ref string, err error) error {
 		remedy = "Images are named builtin, docker-archive:FILE, oci:DIR[:TAG] or rootfs:DIR."
 	case errors.Is(err, ErrUnknown):
 		remedy = "'duplex image ls' lists what was imported."
+	case errors.Is(err, ErrInUse):
+		remedy = "Remove it when the run that uses it has ended."
 	case errors.Is(err, layer.ErrEscape), errors.Is(err, layer.ErrLimit), errors.Is(err, layer.ErrEntry):
 		remedy = "The image was refused and nothing of it was kept."
 	case errors.Is(err, errDigest), errors.Is(err, io.ErrUnexpectedEOF):

@@ -3,6 +3,7 @@ package image
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strings"
 )
@@ -81,6 +82,16 @@ func ParseReference(s string) (Reference, error) {
 		return Reference{Kind: kind, Path: rest}, nil
 	}
 	return fail(fmt.Sprintf("unknown kind %q", scheme))
+}
+
+// absolute returns r with an absolute path.
+func (r Reference) absolute() (Reference, error) {
+	if r.Kind == KindBuiltin || r.Kind == KindDigest {
+		return r, nil
+	}
+	var err error
+	r.Path, err = filepath.Abs(r.Path)
+	return r, err
 }
 
 func (r Reference) String() string {

@@ -13,12 +13,9 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 
 // openRootfs takes a directory of the host as an image without configuration.
 func openRootfs(ctx context.Context, ref Reference) (*source, error) {
-	dir, err := filepath.Abs(ref.Path)
-	if err != nil {
-		return nil, err
-	}
 	// The directory itself may be named through a link; below it links are kept.
-	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+	dir, err := filepath.EvalSymlinks(ref.Path)
+	if err != nil {
 		return nil, err
 	}
 	scan, err := erofs.ScanFiles(ctx, erofs.Source{Path: dir, At: "/"})
@@ -26,7 +23,7 @@ func openRootfs(ctx context.Context, ref Reference) (*source, error) {
 		return nil, err
 	}
 	return &source{
-		ref:    Reference{Kind: KindRootfs, Path: dir},
+		ref:    ref,
 		digest: scan.Fingerprint(),
 		config: Config{Env: []string{defaultPath}, Cmd: []string{"/bin/sh"}},
 		write: func(ctx context.Context, out *os.File, opts Options) (erofs.Stats, error) {

@@ -130,18 +130,18 @@ func (s *store) importLocked(ctx context.Context, src *source, opts Options) (er
 		return nil
 	}
 	tmp := s.path(src.digest + tmpSuffix)
-	if err := os.RemoveAll(tmp); err != nil { // of an import that was killed
+	if err := removeTree(tmp); err != nil { // of an import that was killed
 		return err
 	}
 	if err := s.fill(ctx, tmp, src, opts); err != nil {
-		return errors.Join(err, os.RemoveAll(tmp))
+		return errors.Join(err, removeTree(tmp))
 	}
 	// A damaged image of that digest makes room.
-	if err := os.RemoveAll(s.path(src.digest)); err != nil {
+	if err := removeTree(s.path(src.digest)); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, s.path(src.digest)); err != nil {
-		return errors.Join(err, os.RemoveAll(tmp))
+		return errors.Join(err, removeTree(tmp))
 	}
 	return syncDir(s.dir)
 }

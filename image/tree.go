@@ -21,7 +21,7 @@ import (
 // so are xattrs that need privilege: a container sees its own root as the owner
 // of everything. Whoever needs more there needs a host that mounts EROFS.
 func (s *store) unpack(ctx context.Context, img *Image, opts Options) (err error) {
-	hex := img.Digest[len("sha256:"):]
+	hex := img.hex()
 	l, err := waitLock(ctx, s.path(hex, treeName+lockSuffix), unix.LOCK_EX)
 	if err != nil {
 		return err

@@ -43,6 +43,7 @@ func commands() []command {
 		doctorCommand,
 		runCommand,
 		compareCommand,
+		imageCommand,
 		kernelCommand,
 		labCommand,
 		versionCommand,
