@@ -13,14 +13,14 @@ import (
 // maxConfig bounds the size of a configuration; Debian's has 120 to 280 KB.
 const maxConfig = 4 << 20
 
-// Config is a kernel's build configuration: values by option, "CONFIG_ACPI" to
+// configuration is a kernel's build configuration: values by option, "CONFIG_ACPI" to
 // "y". An option that is not set has the value "n".
-type Config map[string]string
+type configuration map[string]string
 
 // parseConfig reads a .config file. Lines of another shape are an error: what is
 // not understood must not count as an option that is not set.
-func parseConfig(data []byte) (Config, error) {
-	c := Config{}
+func parseConfig(data []byte) (configuration, error) {
+	c := configuration{}
 	n := 0
 	for line := range strings.Lines(string(data)) {
 		n++
@@ -58,7 +58,7 @@ func isOption(s string) bool {
 }
 
 // readConfigFile reads the configuration that came with a kernel.
-func readConfigFile(path string) (Config, error) {
+func readConfigFile(path string) (configuration, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ const (
 
 // embeddedConfig finds the IKCONFIG in the size bytes of the uncompressed kernel
 // r; nil when there is none.
-func embeddedConfig(r io.ReaderAt, size int64) (Config, error) {
+func embeddedConfig(r io.ReaderAt, size int64) (configuration, error) {
 	start := int64(-1)
 	err := scan(r, size, ikStart, 2, func(at int64, after []byte) bool {
 		if string(after) == "\x1f\x8b" {

@@ -10,11 +10,11 @@ import (
 func TestParseConfig(t *testing.T) {
 	for name, c := range map[string]struct {
 		in   string
-		want Config // nil: an error
+		want configuration // nil: an error
 	}{
 		"each kind": {"# Linux/x86\n\nCONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\nCONFIG_D=\"x=y\"\nCONFIG_E_2=0x10\n",
-			Config{"CONFIG_A": "y", "CONFIG_B": "m", "CONFIG_C": "n", "CONFIG_D": `"x=y"`, "CONFIG_E_2": "0x10"}},
-		"crlf":          {"CONFIG_A=y\r\n", Config{"CONFIG_A": "y"}},
+			configuration{"CONFIG_A": "y", "CONFIG_B": "m", "CONFIG_C": "n", "CONFIG_D": `"x=y"`, "CONFIG_E_2": "0x10"}},
+		"crlf":          {"CONFIG_A=y\r\n", configuration{"CONFIG_A": "y"}},
 		"empty":         {"", nil},
 		"comments only": {"# nothing is not set\n", nil},
 		"not a config":  {"root:x:0:0\n", nil},

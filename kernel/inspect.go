@@ -118,7 +118,7 @@ func (img *bzImage) info(r io.ReaderAt) *BzImageInfo {
 }
 
 // readVmlinux fills in Vmlinux and returns the embedded configuration, if any.
-func (info *Info) readVmlinux(ctx context.Context) (Config, error) {
+func (info *Info) readVmlinux(ctx context.Context) (configuration, error) {
 	path, err := info.Kernel.Vmlinux(ctx)
 	if err != nil {
 		return nil, err

@@ -35,7 +35,7 @@ type Kernel struct {
 	Config string `json:"config,omitempty"`
 }
 
-// List returns the fetched kernels, newest first.
+// List returns the fetched kernels, newest first. Errors are *workload.Error.
 func List() ([]*Kernel, error) {
 	root, err := hostdir.Cache("kernels", "x")
 	if err != nil {
@@ -54,9 +54,10 @@ func List() ([]*Kernel, error) {
 		if strings.HasPrefix(e.Name(), ".") || !e.IsDir() {
 			continue
 		}
-		k, err := load(filepath.Join(root, e.Name()))
+		dir := filepath.Join(root, e.Name())
+		k, err := load(dir)
 		if err != nil {
-			return nil, err
+			return nil, &workload.Error{Op: "list kernels", Err: err, Remedy: "remove the broken " + dir}
 		}
 		out = append(out, k)
 	}

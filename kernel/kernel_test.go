@@ -65,6 +65,58 @@ func TestFindErrorsHaveRemedies(t *testing.T) {
 	}
 }
 
+// fakeKernels puts kernels of these names into a new cache.
+func fakeKernels(t *testing.T, names ...string) (root string) {
+	t.Helper()
+	t.Setenv("DUPLEX_CACHE", t.TempDir())
+	root = filepath.Join(os.Getenv("DUPLEX_CACHE"), "kernels")
+	for _, name := range names {
+		dir := filepath.Join(root, name)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		release, _, _ := strings.Cut(name, "_")
+		if err := writeMeta(dir, packageRef{"linux-image-" + release, "1"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, imageName), []byte("image"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func TestFindAmongSeveral(t *testing.T) {
+	root := fakeKernels(t, "6.1.0-9-cloud_6.1.1", "6.1.0-56-cloud_6.1.192-2", "6.1.0-56-cloud_6.1.192-10", stagingPrefix+"123")
+	for name, want := range map[string]string{ // "": an error
+		"":                         "6.1.0-56-cloud_6.1.192-10",
+		"6.1.0-9":                  "6.1.0-9-cloud_6.1.1",
+		"6.1.0-56-cloud_6.1.192-2": "6.1.0-56-cloud_6.1.192-2",
+		"6.1.0-56-cloud":           "",
+		"7":                        "",
+		".fetch-123":               "",
+	} {
+		k, err := Find(name)
+		if want == "" {
+			if err == nil {
+				t.Errorf("Find(%q) = %s, want an error", name, k.Name)
+			}
+			continue
+		}
+		if err != nil || k.Name != want {
+			t.Errorf("Find(%q) = %+v, %v, want %s", name, k, err, want)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "6.1.0-9-cloud_6.1.1", metaName), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := List()
+	var werr *workload.Error
+	if !errors.As(err, &werr) || !strings.Contains(werr.Remedy, "6.1.0-9-cloud_6.1.1") {
+		t.Errorf("with a broken kernel: %v", err)
+	}
+}
+
 func TestVmlinuxOfFetchedKernel(t *testing.T) {
 	k := fetched(t)
 	path, err := k.Vmlinux(t.Context())

@@ -70,7 +70,7 @@ func (o Option) ok() bool { return o.Value == BuiltIn || o.Value == AsModule }
 
 // check compares needs with a configuration (nil when unknown) and the modules
 // that are there (nil when there is no module directory).
-func check(needs []Need, config Config, modules *resolver) []Option {
+func check(needs []Need, config configuration, modules *resolver) []Option {
 	out := make([]Option, 0, len(needs))
 	for _, n := range needs {
 		o := Option{Need: n, Value: Unknown}
