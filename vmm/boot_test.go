@@ -132,9 +132,7 @@ func TestBootLinux(t *testing.T) {
 		{action: "reboot", vmlinux: true, reason: Reset, console: []string{"guest: up"}},
 		{action: "triple reboot=triple", vmlinux: true, reason: TripleFault, console: []string{"guest: up"}},
 		{action: "panic", vmlinux: true, reason: Reset, console: []string{"guest: up", "Kernel panic - not syncing: sysrq triggered crash"}},
-		{action: "exit", vmlinux: true, reason: Reset, console: []string{"guest: up", "Kernel panic - not syncing: Attempted to kill init!"}},
 		{action: "spin", vmlinux: true, until: "guest: up", reason: Canceled},
-		{action: "sleep", vmlinux: true, until: "guest: up", reason: Canceled},
 	} {
 		path := *kernelFlag
 		if c.vmlinux {

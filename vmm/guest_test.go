@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,8 +34,6 @@ func guestInit() {
 	case "spin":
 		for {
 		}
-	case "sleep":
-		time.Sleep(time.Hour)
 	}
 	os.Exit(3)
 }

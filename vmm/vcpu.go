@@ -82,7 +82,7 @@ func (v *VM) handle(reason kvm.ExitReason) error {
 		return v.mmioAccess()
 	case kvm.ExitIntr: // a signal: enter again, unless loop sees the stop flag
 	case kvm.ExitShutdown:
-		v.end(Exit{TripleFault, v.where()})
+		v.end(Exit{TripleFault, v.whereUnlessReset()})
 	case kvm.ExitSystemEvent:
 		v.systemEvent(v.cpu.SystemEventType())
 	case kvm.ExitInternalError:
@@ -136,6 +136,16 @@ func (v *VM) mmioAccess() error {
 		v.mmio.Read(x.Addr, x.Data)
 	}
 	return nil
+}
+
+// whereUnlessReset is where, or nothing when KVM has reset the vCPU, as it does
+// after a shutdown on AMD processors.
+func (v *VM) whereUnlessReset() string {
+	const resetVector = 0xfff0
+	if regs, err := v.cpu.Regs(); err == nil && regs.RIP == resetVector {
+		return ""
+	}
+	return v.where()
 }
 
 // where says where the guest was, for an Exit's detail.

@@ -44,13 +44,14 @@ func TestEnds(t *testing.T) {
 }
 
 // TestFault runs an undefined instruction with no interrupt table. Hardware
-// shuts the CPU down; a KVM that interprets may give up before that.
+// shuts the CPU down, and AMD's KVM then resets it, so that it cannot be said
+// where; a KVM that interprets may give up before that.
 func TestFault(t *testing.T) {
 	exit := run(t, newTiny(t, program{0x0f, 0x0b}, nil))
 	if exit.Reason != TripleFault && (inLab() || exit.Reason != InternalError) {
 		t.Errorf("ended by %v", exit)
 	}
-	if !strings.Contains(exit.Detail, "RIP 0x100000 ") {
+	if exit.Detail != "" && !strings.Contains(exit.Detail, "RIP 0x100000 ") {
 		t.Errorf("detail %q does not say where", exit.Detail)
 	}
 }

@@ -34,7 +34,7 @@ func dsdt(c Config) []byte {
 	for i, d := range c.Devices {
 		sb = append(sb, virtioDevice(i, d)...)
 	}
-	return append(s5, sized(opScope, append([]byte(`\_SB_`), sb...))...)
+	return append(s5, sized(opScope, append([]byte(`_SB_`), sb...))...)
 }
 
 func serialDevice(c Config) []byte {

@@ -124,7 +124,8 @@ func (c *VCPU) IO() (IO, error) {
 		off > page || uint64(size*count) > page-off {
 		return IO{}, fmt.Errorf("port exit: %d items of %d bytes at %d of %d", count, size, off, page)
 	}
-	x.Data = c.page[off : off+uint64(size*count)]
+	end := off + uint64(size*count)
+	x.Data = c.page[off:end:end]
 	return x, nil
 }
 
