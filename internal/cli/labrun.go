@@ -47,9 +47,17 @@ type labJob struct {
 	deterministic bool
 }
 
+// labMemory is the least memory of the lab machine; a workload that asks for
+// more gets that and half of this for the machine itself.
+const labMemory = 2 << 30
+
 // runInLab prepares everything on the host, where there is a network and a
 // cache, and runs the same command line on the same files in the lab.
 func (a *app) runInLab(ctx context.Context, j labJob) error {
+	memory, err := j.opts.memoryBytes(a)
+	if err != nil {
+		return err
+	}
 	img, err := a.image(ctx, j.image, false)
 	if err != nil {
 		return err
@@ -81,6 +89,7 @@ func (a *app) runInLab(ctx context.Context, j labJob) error {
 		Cwd:       cwd,
 		Carry:     slices.Concat([]string{g.kernel, g.initrd}, stored, j.opts.envFiles, j.carry),
 		CarryOnly: true,
+		Memory:    max(labMemory, memory+labMemory/2),
 		TTY:       j.opts.tty, Interactive: j.opts.interactive, Deterministic: j.deterministic,
 	})
 }

@@ -22,7 +22,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: helper exit|kill|sleep|spam|cat|list|touch|env|sysrq ...")
+		fail("usage: helper exit|kill|sleep|spam|cat|both|list|touch|about|terminal|sysrq|reboot ...")
 	}
 	defaultAction(unix.SIGHUP, unix.SIGINT, unix.SIGSEGV, unix.SIGTERM, unix.SIGUSR1)
 	arg := ""
@@ -55,6 +55,13 @@ func main() {
 		}
 	case "about":
 		about()
+	case "terminal":
+		ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+		if err != nil {
+			fail("terminal: %v", err)
+		}
+		fmt.Printf("terminal %dx%d\n", ws.Row, ws.Col)
+		time.Sleep(time.Hour)
 	case "sysrq":
 		if err := os.WriteFile("/proc/sysrq-trigger", []byte(arg), 0); err != nil {
 			fail("sysrq: %v", err)
