@@ -42,6 +42,7 @@ type Session struct {
 	messages chan *Message
 	failed   chan error // why the control stream cannot be used
 	timedOut bool
+	early    []workload.Signal // came before the workload ran
 }
 
 // Run starts the workload and stays with it to its end. An Exit with a nil error
@@ -95,7 +96,7 @@ func (s *Session) run(ctx context.Context, signals <-chan workload.Signal) (*Mes
 	m, exit, err := s.wait(ctx, signals, true)
 	if err == nil && exit == nil && m.Type == Started {
 		s.Recorder.Stamp(workload.PhaseWorkload) // where there is a mark, it came first
-		go s.forward(ctx, signals)
+		go s.forward(ctx, s.early, signals)
 		m, exit, err = s.wait(ctx, nil, false)
 	}
 	switch {
@@ -127,11 +128,13 @@ func (s *Session) wait(ctx context.Context, signals <-chan workload.Signal, boot
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
 		case sig, ok := <-signals:
-			if ok && fatal(sig) {
-				return nil, &workload.Exit{Signal: int(sig)}, nil
-			}
-			if !ok {
+			switch {
+			case !ok:
 				signals = nil
+			case fatal(sig):
+				return nil, &workload.Exit{Signal: int(sig)}, nil
+			default:
+				s.early = append(s.early, sig)
 			}
 		case <-limit:
 			if s.timedOut || booting {
@@ -210,8 +213,10 @@ func (s *Session) why(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if errors.Is(err, io.EOF) {
-		return ErrGone
+	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, unix.ECONNRESET, unix.EPIPE} {
+		if errors.Is(err, gone) {
+			return ErrGone
+		}
 	}
 	return fmt.Errorf("guest agent: %w", err)
 }

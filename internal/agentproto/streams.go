@@ -112,8 +112,13 @@ func (s *Session) resizes(ctx context.Context, sizes <-chan workload.WinSize) {
 	}
 }
 
-// forward sends signals to the workload.
-func (s *Session) forward(ctx context.Context, signals <-chan workload.Signal) {
+// forward sends signals to the workload, those that came early first.
+func (s *Session) forward(ctx context.Context, early []workload.Signal, signals <-chan workload.Signal) {
+	for _, sig := range early {
+		if s.write(&Message{Type: Signal, Signal: int(sig)}) != nil {
+			return
+		}
+	}
 	for {
 		select {
 		case sig, ok := <-signals:
