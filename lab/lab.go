@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
+	"github.com/duplex-run/duplex/internal/console"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -65,10 +66,10 @@ func Run(ctx context.Context, o Options, stdio workload.Stdio, rec *workload.Rec
 		return workload.Exit{}, err
 	}
 	defer m.stop()
-	console := &tail{also: o.Console}
+	log := &console.Tail{Also: o.Console}
 	read := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(console, m.console)
+		_, _ = io.Copy(log, m.console)
 		close(read)
 	}()
 	s := &agentproto.Session{
@@ -85,7 +86,7 @@ func Run(ctx context.Context, o Options, stdio workload.Stdio, rec *workload.Rec
 	}
 	exit, err := s.Run(ctx, j.start, stdio)
 	if err != nil && ctx.Err() == nil {
-		return exit, m.explain(err, console, read)
+		return exit, m.explain(err, log, read)
 	}
 	return exit, err
 }
@@ -113,7 +114,7 @@ func (o *Options) validate() error {
 const endGrace = 2 * time.Second
 
 // explain says why the machine ended, from its console and QEMU's own words.
-func (m *machine) explain(err error, console *tail, read <-chan struct{}) error {
+func (m *machine) explain(err error, log *console.Tail, read <-chan struct{}) error {
 	var own *workload.Error
 	if errors.As(err, &own) {
 		return err
@@ -124,9 +125,9 @@ func (m *machine) explain(err error, console *tail, read <-chan struct{}) error 
 	case <-time.After(endGrace):
 	}
 	if words := m.stderr.String(); words != "" {
-		return &workload.Error{Op: "run the lab", Err: fmt.Errorf("%w (QEMU: %s)", err, printable(words))}
+		return &workload.Error{Op: "run the lab", Err: fmt.Errorf("%w (QEMU: %s)", err, console.Printable(words))}
 	}
-	if line := verdict(console.String()); line != "" {
+	if line := console.Verdict(log.String()); line != "" {
 		return &workload.Error{Op: "run the lab", Err: fmt.Errorf("%w (%s)", err, line)}
 	}
 	return &workload.Error{Op: "run the lab", Err: err}

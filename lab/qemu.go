@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
+	"github.com/duplex-run/duplex/internal/console"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -75,7 +76,7 @@ type machine struct {
 	cmd     *exec.Cmd
 	console *os.File
 	streams map[agentproto.Port]*os.File
-	stderr  *tail
+	stderr  *console.Tail
 	// ended is closed when the process is gone; err is then why.
 	ended chan struct{}
 	err   error
@@ -88,7 +89,7 @@ func start(c config) (*machine, error) {
 	if err != nil {
 		return nil, &workload.Error{Op: "start the lab", Err: err, Remedy: "apt-get install qemu-system-x86"}
 	}
-	m := &machine{streams: make(map[agentproto.Port]*os.File), ended: make(chan struct{}), stderr: new(tail)}
+	m := &machine{streams: make(map[agentproto.Port]*os.File), ended: make(chan struct{}), stderr: new(console.Tail)}
 	m.cmd = exec.Command(path, c.arguments()...)
 	m.cmd.Stderr = m.stderr
 	// Its own process group: a Ctrl-C at the terminal is ours to handle.

@@ -23,6 +23,7 @@ var (
 	kernelFlag = flag.String("kernel", "", "guest kernel")
 	initrdFlag = flag.String("initrd", "", "initramfs")
 	rootfsFlag = flag.String("rootfs", "", "EROFS image with the helper")
+	guestFlag  = flag.String("guest", "^TestGuest", "which tests TestMachine runs")
 )
 
 // guestOnly skips a test that TestMachine runs elsewhere.
@@ -43,7 +44,7 @@ func TestMachine(t *testing.T) {
 		t.Skip("this is that machine")
 	}
 	args := guestArgs(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	defer cancel()
 	o := lab.Options{Argv: args, Cwd: t.TempDir(), Carry: []string{*kernelFlag, *initrdFlag, *rootfsFlag}}
 	exit, err := lab.Run(ctx, o, workload.Stdio{Out: os.Stdout, Err: os.Stderr}, nil)
@@ -78,7 +79,7 @@ func guestArgs(t *testing.T) []string {
 	}
 	*kernelFlag, *initrdFlag, *rootfsFlag = vmlinux, initrd, img.EROFS
 	t.Cleanup(func() { *kernelFlag, *initrdFlag, *rootfsFlag = "", "", "" })
-	args := []string{self, "-test.run=^TestGuest", "-kernel=" + vmlinux, "-initrd=" + initrd, "-rootfs=" + img.EROFS}
+	args := []string{self, "-test.run=" + *guestFlag, "-test.timeout=0", "-kernel=" + vmlinux, "-initrd=" + initrd, "-rootfs=" + img.EROFS}
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}

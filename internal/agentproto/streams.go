@@ -17,6 +17,7 @@ const chunk = 64 << 10
 type drained struct {
 	port Port
 	got  atomic.Uint64
+	busy atomic.Bool   // the writer has not taken the last bytes yet
 	more chan struct{} // holds a token when got grew
 	done chan error    // the stream ended
 }
@@ -32,7 +33,10 @@ func (s *Session) drain(ctx context.Context, port Port, r io.Reader, w io.Writer
 			if n > 0 {
 				s.Recorder.Stamp(workload.PhaseFirstByte)
 				if w != nil {
-					if _, werr := w.Write(buf[:n]); werr != nil {
+					d.busy.Store(true)
+					_, werr := w.Write(buf[:n])
+					d.busy.Store(false)
+					if werr != nil {
 						w = nil
 						_ = s.write(&Message{Type: Closed, Stream: port.Name()})
 					}
@@ -56,7 +60,7 @@ func (d *drained) add(n uint64) {
 	}
 }
 
-// await returns when want bytes have gone through.
+// await returns when want bytes have gone through, however slow the writer is.
 func (d *drained) await(ctx context.Context, want uint64) error {
 	for d.got.Load() < want {
 		still := time.NewTimer(drainGrace)
@@ -73,6 +77,9 @@ func (d *drained) await(ctx context.Context, want uint64) error {
 			}
 			return fmt.Errorf("guest %s ended after %d of %d bytes: %w", d.port.Name(), d.got.Load(), want, err)
 		case <-still.C:
+			if d.busy.Load() {
+				continue // a slow reader of ours, not a silent guest
+			}
 			return fmt.Errorf("guest %s stands still after %d of %d bytes", d.port.Name(), d.got.Load(), want)
 		}
 	}

@@ -16,7 +16,8 @@ import (
 func main() {
 	var n int
 	if len(os.Args) > 2 {
-		n, _ = strconv.Atoi(os.Args[2])
+		v, _ := strconv.ParseInt(os.Args[2], 0, 64)
+		n = int(v)
 	}
 	switch os.Args[1] {
 	case "exit":
@@ -94,12 +95,13 @@ func size() {
 	}
 }
 
-// hang stops the guest's only CPU for good: real-time tasks that spin leave the
-// agent no time.
+// hang stops the guest's only CPU for good, once a byte has come: a real-time
+// task that spins leaves the agent no time.
 func hang() {
+	fmt.Println("about to hang")
+	check(io.ReadFull(os.Stdin, make([]byte, 1)))
 	check(0, os.WriteFile("/proc/sys/kernel/sched_rt_runtime_us", []byte("-1"), 0))
 	check(0, unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 99}, 0))
-	fmt.Println("hanging")
 	for {
 	}
 }
