@@ -60,6 +60,9 @@ func (c *cargo) packs(ctx context.Context) ([]agentproto.Pack, []disk, error) {
 	return packs, disks, nil
 }
 
+// keepPacks bounds the bytes of cached packs that are not in use.
+const keepPacks = 2 << 30
+
 // pack returns the EROFS image of paths, in the cache.
 func pack(ctx context.Context, paths []string) (string, []agentproto.Item, error) {
 	var sources []erofs.Source
@@ -93,6 +96,12 @@ func pack(ctx context.Context, paths []string) (string, []agentproto.Item, error
 		_, err := scan.Write(ctx, f)
 		return err
 	})
+	if err == nil {
+		err = hostdir.Touch(file)
+	}
+	if err == nil {
+		err = hostdir.Evict(filepath.Dir(file), keepPacks)
+	}
 	if err != nil {
 		return "", nil, fmt.Errorf("carry files into the lab: %w", err)
 	}

@@ -29,7 +29,7 @@ func TestInLab(t *testing.T) {
 	if r := duplex(t, nil, "run", "--vm", "--lab=always", digest, "/helper", "exit", "42"); r.status != 42 {
 		t.Fatalf("the first run, which fills the cache: status %d\n%s", r.status, r.stderr)
 	}
-	cache := cacheDir(t)
+	cache := os.Getenv("DUPLEX_CACHE")
 	args := []string{"lab", "run", "--memory=4g"}
 	for _, d := range []string{"images", "kernels", "initramfs", "vmlinux"} {
 		if _, err := os.Stat(filepath.Join(cache, d)); err == nil {
@@ -38,7 +38,6 @@ func TestInLab(t *testing.T) {
 	}
 	args = append(args, "--", self, "-test.v", "-test.timeout=40m", "-duplex="+bin, "-image="+digest, "-debian="+imported(t, d.ref), "-listing="+listing)
 	cmd := exec.CommandContext(t.Context(), bin, args...)
-	cmd.Env = append(os.Environ(), "DUPLEX_CACHE="+cache)
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
@@ -61,18 +60,6 @@ func imported(t *testing.T, ref string) string {
 		t.Fatalf("inspect %s: %v: %q, %s", ref, err, r.stdout, r.stderr)
 	}
 	return doc.Digest
-}
-
-func cacheDir(t *testing.T) string {
-	t.Helper()
-	if d := os.Getenv("DUPLEX_CACHE"); d != "" {
-		return d
-	}
-	d, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(d, "duplex")
 }
 
 // The automatic lab: --vm on a host whose KVM cannot boot a stock kernel says

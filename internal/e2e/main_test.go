@@ -51,6 +51,10 @@ func setup(m *testing.M) int {
 	}
 	image = *imageFlag
 	if image == "" {
+		if err := ownCache(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 		dir, err := os.MkdirTemp("", "duplex-e2e-")
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -66,6 +70,21 @@ func setup(m *testing.M) int {
 		image = "rootfs:" + rootfs
 	}
 	return m.Run()
+}
+
+// ownCache keeps the tests' images out of the user's cache, and starts without
+// those of the last time; kernels stay.
+func ownCache() error {
+	if os.Getenv("DUPLEX_CACHE") == "" {
+		base, err := os.UserCacheDir()
+		if err != nil {
+			return err
+		}
+		if err := os.Setenv("DUPLEX_CACHE", filepath.Join(base, "duplex-test", "e2e")); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(filepath.Join(os.Getenv("DUPLEX_CACHE"), "images"))
 }
 
 // makeRootfs puts the helper and what the tests need around it into dir.
