@@ -24,6 +24,7 @@ var (
 	initrdFlag = flag.String("initrd", "", "initramfs")
 	rootfsFlag = flag.String("rootfs", "", "EROFS image with the helper")
 	guestFlag  = flag.String("guest", "^TestGuest", "which tests TestMachine runs")
+	limitFlag  = flag.String("guest-timeout", "20m", "time limit of those tests")
 )
 
 // guestOnly skips a test that TestMachine runs elsewhere.
@@ -79,7 +80,7 @@ func guestArgs(t *testing.T) []string {
 	}
 	*kernelFlag, *initrdFlag, *rootfsFlag = vmlinux, initrd, img.EROFS
 	t.Cleanup(func() { *kernelFlag, *initrdFlag, *rootfsFlag = "", "", "" })
-	args := []string{self, "-test.run=" + *guestFlag, "-test.timeout=0", "-kernel=" + vmlinux, "-initrd=" + initrd, "-rootfs=" + img.EROFS}
+	args := []string{self, "-test.run=" + *guestFlag, "-test.timeout=" + *limitFlag, "-kernel=" + vmlinux, "-initrd=" + initrd, "-rootfs=" + img.EROFS}
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}
