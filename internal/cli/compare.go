@@ -119,7 +119,7 @@ func runCompare(ctx context.Context, a *app, args []string) error {
 	} else {
 		doc, err = f.here(ctx, a, fs, sides)
 	}
-	if doc != nil && (len(doc.Runs) > 0 || err == nil) {
+	if doc != nil && (err == nil || len(doc.Runs) > 0 || errors.Is(err, context.Canceled)) {
 		err = errors.Join(err, f.show(a, doc))
 	}
 	return err
@@ -301,14 +301,10 @@ func (f *compareFlags) host() compare.Host {
 // kvmVerdict says what the probe of KVM found.
 func kvmVerdict() string {
 	r, err := probe.Run()
-	switch {
-	case err != nil:
+	if err != nil {
 		return err.Error()
-	case r.BootsStockKernel:
-		return fmt.Sprintf("boots a stock kernel (%.0f million instructions a second)", r.MIPS)
-	default:
-		return r.Why
 	}
+	return r.Why
 }
 
 // compareBar draws the progress of a comparison.
