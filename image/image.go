@@ -44,6 +44,9 @@ type Image struct {
 	EROFS string `json:"erofs,omitempty"`
 	// Tree is the path of the unpacked tree, empty when there is none.
 	Tree string `json:"tree,omitempty"`
+	// Damaged says that the store's files are not what was imported; then
+	// only Digest is set. Resolve imports such an image anew.
+	Damaged bool `json:"damaged,omitempty"`
 
 	lock *lock // shared; nil where the store cannot be written
 }
@@ -173,6 +176,8 @@ func userError(ref string, err error) error {
 		remedy = "The image was refused and nothing of it was kept."
 	case errors.Is(err, errDigest), errors.Is(err, io.ErrUnexpectedEOF):
 		remedy = "The file is damaged or was tampered with: get it again."
+	case errors.Is(err, errDamaged):
+		remedy = "Remove it with 'duplex image rm' and import it again."
 	case errors.Is(err, fs.ErrPermission):
 		remedy = "Run duplex as a user that may read every file of the image."
 	case errors.Is(err, erofs.ErrChanged):

@@ -28,7 +28,7 @@ func (s *store) list() ([]*Image, error) {
 	}
 	var out []*Image
 	for _, hex := range digests {
-		img, err := s.load(hex)
+		img, err := s.look(hex)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed since
 		}
@@ -41,6 +41,15 @@ func (s *store) list() ([]*Image, error) {
 		return cmp.Or(b.Imported.Compare(a.Imported), cmp.Compare(a.Digest, b.Digest))
 	})
 	return out, nil
+}
+
+// look is load that also knows damaged images, if only to remove them.
+func (s *store) look(hex string) (*Image, error) {
+	img, err := s.load(hex)
+	if errors.Is(err, errDamaged) {
+		return &Image{Digest: "sha256:" + hex, Damaged: true}, nil
+	}
+	return img, err
 }
 
 // Find returns the images that name means, without importing anything: the one
@@ -68,7 +77,7 @@ func findImages(name string) ([]*Image, error) {
 		if err != nil {
 			return nil, err
 		}
-		img, err := st.load(hex)
+		img, err := st.look(hex)
 		return []*Image{img}, err
 	}
 	if ref, err = ref.absolute(); err != nil {
@@ -118,8 +127,9 @@ func (s *store) remove(hex string) error {
 }
 
 // Prune removes what killed imports left, and the images that nobody uses and
-// whose reference has since been imported with other contents; if all is set,
-// every image that nobody uses. It returns the images removed.
+// that are damaged or whose reference has since been imported with other
+// contents; if all is set, every image that nobody uses. It returns the images
+// removed.
 func Prune(all bool) ([]*Image, error) {
 	st, err := openStore()
 	if err != nil {
@@ -133,7 +143,7 @@ func Prune(all bool) ([]*Image, error) {
 	var removed []*Image
 	seen := map[string]bool{} // the newest of a reference comes first
 	for _, img := range images {
-		if superseded := seen[img.Ref]; all || superseded {
+		if superseded := seen[img.Ref]; all || superseded || img.Damaged {
 			switch err := st.remove(img.hex()); {
 			case err == nil:
 				removed = append(removed, img)

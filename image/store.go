@@ -31,6 +31,7 @@ var (
 	ErrUnknown   = errors.New("no such image was imported")
 	ErrAmbiguous = errors.New("several images match")
 	ErrInUse     = errors.New("in use by a running duplex")
+	errDamaged   = errors.New("damaged")
 )
 
 type store struct{ dir string }
@@ -50,7 +51,8 @@ func (s *store) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
 }
 
-// load reads an image's record; fs.ErrNotExist when there is none.
+// load reads an image's record; fs.ErrNotExist when there is none, errDamaged
+// when the image is not what was imported.
 func (s *store) load(hex string) (*Image, error) {
 	raw, err := os.ReadFile(s.path(hex, configName))
 	if err != nil {
@@ -58,7 +60,7 @@ func (s *store) load(hex string) (*Image, error) {
 	}
 	img := &Image{}
 	if err := json.Unmarshal(raw, img); err != nil {
-		return nil, fmt.Errorf("%s: %w", s.path(hex, configName), err)
+		return nil, fmt.Errorf("%s: %w: %w", s.path(hex, configName), errDamaged, err)
 	}
 	// Paths are where the store is now, not where it was at import.
 	img.EROFS, img.Tree = s.path(hex, erofsName), ""
@@ -70,7 +72,7 @@ func (s *store) load(hex string) (*Image, error) {
 		return nil, err
 	}
 	if info.Size() != img.Size {
-		return nil, fmt.Errorf("%s: %d bytes, expected %d", img.EROFS, info.Size(), img.Size)
+		return nil, fmt.Errorf("%s: %d bytes, expected %d: %w", img.EROFS, info.Size(), img.Size, errDamaged)
 	}
 	return img, nil
 }
@@ -104,7 +106,7 @@ func (s *store) ensure(ctx context.Context, src *source, opts Options) (*Image, 
 				return img, nil
 			}
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDamaged) {
 			return nil, err
 		}
 		if err := s.importLocked(ctx, src, opts); err != nil {

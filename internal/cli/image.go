@@ -95,6 +95,10 @@ func printImages(w io.Writer, list []*image.Image, asJSON, quiet bool) error {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	_, _ = fmt.Fprintln(tw, "DIGEST\tSIZE\tIMPORTED\tIMAGE")
 	for _, img := range list {
+		if img.Damaged {
+			_, _ = fmt.Fprintf(tw, "%s\t-\t-\t(damaged; 'image prune' removes it)\n", short(img.Digest))
+			continue
+		}
 		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", short(img.Digest), units.BytesSize(float64(img.DiskUsage)),
 			img.Imported.Format("2006-01-02 15:04"), ellipsis(img.Ref, 36))
 	}
