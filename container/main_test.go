@@ -110,7 +110,7 @@ func tryRun(t testing.TB, spec workload.Spec, change func(*workload.Stdio)) (res
 	if change != nil {
 		change(&stdio)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	var err error
 	r.exit, err = Runner{}.Run(ctx, spec, stdio, r.rec)

@@ -38,6 +38,7 @@ func work(args []string) int {
 			_ = unix.Kill(os.Getpid(), unix.Signal(n))
 			select {}
 		},
+		"stat": func(a []string) error { i, err := os.Stat(a[0]); fmt.Printf("%o\n", i.Mode().Perm()); return err },
 		"segv": func([]string) error { workSegv(); return nil },
 	}
 	if args[0] == "exit" {
@@ -107,19 +108,23 @@ func workFork(args []string) error {
 	return nil
 }
 
-// workSpin burns CPU for the given number of CPU milliseconds and prints the
-// milliseconds that took.
+// workSpin works for the given milliseconds and prints how often the CPU limit
+// stopped it meanwhile.
 func workSpin(args []string) error {
-	want, _ := strconv.Atoi(args[0])
-	start := time.Now()
-	for {
-		var ru unix.Rusage
-		_ = unix.Getrusage(unix.RUSAGE_SELF, &ru)
-		if ru.Utime.Nano()+ru.Stime.Nano() > int64(want)*1e6 {
-			break
+	ms, _ := strconv.Atoi(args[0])
+	for start := time.Now(); time.Since(start) < time.Duration(ms)*time.Millisecond; {
+	}
+	for _, f := range []string{"/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat", "/sys/fs/cgroup/cpu,cpuacct/cpu.stat"} {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			if n, ok := strings.CutPrefix(line, "nr_throttled "); ok {
+				fmt.Print("throttled ", n)
+			}
 		}
 	}
-	fmt.Println(time.Since(start).Milliseconds())
 	return nil
 }
 
