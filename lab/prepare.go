@@ -107,15 +107,16 @@ func (j *job) load(ctx context.Context, o Options) error {
 // InLab is set in the environment of everything that runs in the lab.
 const InLab = "DUPLEX_IN_LAB"
 
-// environ is the environment of the command: the caller's DUPLEX_ variables,
-// Options.Env, and what says where it is.
+// environ is the environment of the command: the caller's DUPLEX_ variables
+// (but the runtime directory, which is the lab's own), Options.Env, and what
+// says where it is.
 func (o Options) environ(path []string) []string {
 	env := []string{"PATH=" + strings.Join(append([]string{launch.DefaultPath}, path...), ":"), "HOME=/root"}
 	if term := os.Getenv("TERM"); o.TTY && term != "" {
 		env = append(env, "TERM="+term)
 	}
 	for _, e := range os.Environ() {
-		if strings.HasPrefix(e, "DUPLEX_") {
+		if strings.HasPrefix(e, "DUPLEX_") && !strings.HasPrefix(e, "DUPLEX_RUNTIME=") {
 			env = append(env, e)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -65,7 +66,7 @@ func (c config) arguments() []string {
 	}
 	for _, d := range c.disks {
 		args = append(args,
-			"-drive", fmt.Sprintf("if=none,id=%s,format=raw,readonly=on,file=%s", d.serial, d.path),
+			"-drive", fmt.Sprintf("if=none,id=%s,format=raw,readonly=on,file=%s", d.serial, strings.ReplaceAll(d.path, ",", ",,")),
 			"-device", fmt.Sprintf("virtio-blk-device,drive=%s,serial=%s", d.serial, d.serial))
 	}
 	return args

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/duplex-run/duplex/internal/agentproto"
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestParameter(t *testing.T) {
+	const line = "quiet duplex.transport=vsock a=b=c duplex.transport=serial x=\n"
+	for key, want := range map[string]string{agentproto.TransportKey: "vsock", "a": "b=c", "x": "", "quiet": "", "none": ""} {
+		if got := parameter(line, key); got != want {
+			t.Errorf("%s: %q, want %q", key, got, want)
+		}
+	}
+}
+
+func TestUnsigned(t *testing.T) {
+	signed := func(n uint32, size int) []byte {
+		m := append([]byte("module"), make([]byte, size+8)...)
+		return append(binary.BigEndian.AppendUint32(m, n), signatureMagic...)
+	}
+	for name, tt := range map[string]struct {
+		in   []byte
+		want string
+	}{
+		"signed":          {signed(5, 5), "module"},
+		"unsigned":        {[]byte("module"), "module"},
+		"length too long": {signed(1<<31, 5), string(signed(1<<31, 5))},
+		"only the magic":  {[]byte(signatureMagic), signatureMagic},
+		"empty":           {nil, ""},
+	} {
+		if got := unsigned(tt.in); string(got) != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+func TestLoadModules(t *testing.T) {
+	dir := t.TempDir()
+	must(t, loadModules(dir)) // no list, nothing to load
+	must(t, os.WriteFile(filepath.Join(dir, "order"), []byte("a.ko\n"), 0o644))
+	if err := loadModules(dir); err == nil || !strings.Contains(err.Error(), "a.ko") {
+		t.Errorf("a missing module: %v", err)
+	}
+}
+
+func TestSerialPorts(t *testing.T) {
+	dir := t.TempDir()
+	for port, name := range map[string]string{"vport0p1": "duplex.control\n", "vport0p2": "duplex.stdin\n"} {
+		must(t, os.Mkdir(filepath.Join(dir, port), 0o755), os.WriteFile(filepath.Join(dir, port, "name"), []byte(name), 0o644))
+	}
+	must(t, os.Mkdir(filepath.Join(dir, "vport0p3"), 0o755)) // not announced yet
+	got, err := serialPorts(dir)
+	if err != nil || len(got) != 2 || got["duplex.control"] != "vport0p1" || all(got) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestBlockDevice(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(dir, "vda"), 0o755), os.Mkdir(filepath.Join(dir, "vdb"), 0o755),
+		os.WriteFile(filepath.Join(dir, "vdb", "serial"), []byte("root"), 0o644))
+	for id, want := range map[string]string{"root": "/dev/vdb", "vda": "/dev/vda"} {
+		if got, err := blockDevice(dir, id); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %q", id, got, err, want)
+		}
+	}
+}
+
+// The workload's stdin ends when as many bytes have come as the host sent,
+// whichever of the two is known first.
+func TestInputEnds(t *testing.T) {
+	for name, endFirst := range map[string]bool{"end first": true, "bytes first": false} {
+		t.Run(name, func(t *testing.T) {
+			fromHost, host, err := os.Pipe()
+			must(t, err)
+			workload, to, err := os.Pipe()
+			must(t, err)
+			in := startInput(fromHost, to, nil)
+			if endFirst {
+				in.end(5)
+			}
+			_, err = host.WriteString("hello")
+			must(t, err)
+			got := make([]byte, 5)
+			_, err = io.ReadFull(workload, got)
+			must(t, err)
+			if !endFirst {
+				in.end(5)
+			}
+			rest, err := io.ReadAll(workload)
+			if err != nil || string(got) != "hello" || len(rest) != 0 {
+				t.Errorf("%q, then %q, %v", got, rest, err)
+			}
+			must(t, host.Close(), workload.Close())
+		})
+	}
+}
+
+func TestOutputCounts(t *testing.T) {
+	from, child, err := os.Pipe()
+	must(t, err)
+	host, to, err := os.Pipe()
+	must(t, err)
+	out := startOutput(from, to)
+	data := bytes.Repeat([]byte("x"), 200_000)
+	go func() {
+		_, _ = child.Write(data)
+		_ = child.Close()
+	}()
+	got := make([]byte, len(data))
+	_, err = io.ReadFull(host, got)
+	<-out.done
+	if err != nil || out.sent.Load() != uint64(len(data)) || !bytes.Equal(got, data) {
+		t.Errorf("sent %d of %d, %v", out.sent.Load(), len(data), err)
+	}
+}
+
+// Only regular files that are new or changed come back, each once.
+func TestSend(t *testing.T) {
+	dir := t.TempDir()
+	upper := filepath.Join(dir, "upper")
+	changed, same := filepath.Join(dir, "changed"), filepath.Join(dir, "same")
+	must(t, os.MkdirAll(filepath.Join(upper, "sub"), 0o755),
+		os.WriteFile(filepath.Join(upper, "sub", ".hidden"), []byte("new"), 0o640),
+		os.WriteFile(filepath.Join(upper, ".top"), []byte("top"), 0o600),
+		os.Symlink("x", filepath.Join(upper, "link")),
+		os.WriteFile(changed, []byte("1"), 0o600), os.WriteFile(same, []byte("1"), 0o600))
+	root, err := os.OpenRoot(upper)
+	must(t, err)
+	c := &carried{back: []string{"/carried", "/carried", "/nothing"}, root: root,
+		upper: map[string]*os.Root{"/carried": root}, made: map[string]stamp{}}
+	must(t, c.remember(changed), c.remember(same), os.Remove(changed), os.WriteFile(changed, []byte("22"), 0o600))
+	var b bytes.Buffer
+	must(t, c.send(&b))
+	var got []string
+	r := tar.NewReader(&b)
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		must(t, err)
+		data, err := io.ReadAll(r)
+		must(t, err)
+		got = append(got, h.Name+"="+string(data))
+	}
+	slices.Sort(got)
+	want := []string{"carried/.top=top", "carried/sub/.hidden=new", changed[1:] + "=22"}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestConnectRefuses(t *testing.T) {
+	if l, err := connect("carrier pigeon"); err == nil {
+		t.Errorf("got %v", l)
+	}
+}
+
+func TestNoLimits(t *testing.T) {
+	if dir, err := limit(workload.Resources{MemoryBytes: 1 << 30}); dir != nil || err != nil {
+		t.Errorf("memory is the machine's size: %v, %v", dir, err)
+	}
+}
