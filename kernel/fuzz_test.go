@@ -44,7 +44,7 @@ func FuzzPayload(f *testing.F) {
 func FuzzELF(f *testing.F) {
 	f.Add(smallELF(nil))
 	f.Add(smallELF([]byte(ikStart + "\x1f\x8b" + ikEnd)))
-	f.Fuzz(func(_ *testing.T, data []byte) {
+	f.Fuzz(func(t *testing.T, data []byte) {
 		r, size := bytes.NewReader(data), int64(len(data))
 		if checkELF(r, size) != nil {
 			return
@@ -52,7 +52,22 @@ func FuzzELF(f *testing.F) {
 		_, _, _ = entries(r)
 		_, _ = bannerVersion(r, size)
 		_, _ = embeddedConfig(r, size)
+		if err := trimSegments(memFile(bytes.Clone(data))); err != nil {
+			t.Errorf("checked, but %v", err)
+		}
 	})
+}
+
+// memFile is a file in memory that cannot grow.
+type memFile []byte
+
+func (m memFile) ReadAt(p []byte, off int64) (int, error) { return bytes.NewReader(m).ReadAt(p, off) }
+
+func (m memFile) WriteAt(p []byte, off int64) (int, error) {
+	if off < 0 || off > int64(len(m)) || copy(m[off:], p) < len(p) {
+		return 0, io.ErrShortWrite
+	}
+	return len(p), nil
 }
 
 func FuzzNotes(f *testing.F) {

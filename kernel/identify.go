@@ -93,6 +93,9 @@ func regularSize(f *os.File) (int64, error) {
 	return info.Size(), nil
 }
 
+// maxProgs bounds the work that program headers make; Linux has five.
+const maxProgs = 64
+
 func isELF(r io.ReaderAt) bool {
 	var magic [4]byte
 	_, err := r.ReadAt(magic[:], 0)
@@ -111,6 +114,8 @@ func checkELF(r io.ReaderAt, size int64) error {
 		return fmt.Errorf("%s for %s, want %s for %s", f.Class, f.Machine, elf.ELFCLASS64, elf.EM_X86_64)
 	case f.Type != elf.ET_EXEC && f.Type != elf.ET_DYN:
 		return fmt.Errorf("%s, want an executable", f.Type)
+	case len(f.Progs) > maxProgs:
+		return fmt.Errorf("%d program headers, a kernel has a handful", len(f.Progs))
 	}
 	loads := false
 	for _, p := range f.Progs {
