@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/duplex-run/duplex/internal/workload"
 )
 
 // cloudPackage is the distribution's package that always depends on its newest
@@ -65,7 +67,15 @@ func updatedLists(ctx context.Context, dir string) (packageLists, error) {
 		"-o", "APT::Sandbox::User=root", "-o", "Acquire::Languages=none",
 	}
 	args := append([]string{"-q", "-o", "APT::Update::Error-Mode=any"}, lists...)
-	return lists, runTool(tool(ctx, nil, "apt-get", append(args, "update")...))
+	if err := runTool(tool(ctx, nil, "apt-get", append(args, "update")...)); err != nil {
+		return nil, aptError("update package lists", err)
+	}
+	return lists, nil
+}
+
+// aptError is for what the user can look into with apt.
+func aptError(op string, err error) error {
+	return &workload.Error{Op: op, Err: err, Remedy: remedyApt}
 }
 
 // newest asks apt which kernel package cloudPackage depends on.
@@ -73,11 +83,11 @@ func (l packageLists) newest(ctx context.Context) (packageRef, error) {
 	var out bytes.Buffer
 	args := append([]string{"show", "--no-all-versions"}, l...)
 	if err := runTool(tool(ctx, &out, "apt-cache", append(args, cloudPackage)...)); err != nil {
-		return packageRef{}, fmt.Errorf("find package %s: %w", cloudPackage, err)
+		return packageRef{}, aptError("find package "+cloudPackage, err)
 	}
 	ref, err := parseDepends(out.String())
 	if err != nil {
-		return packageRef{}, fmt.Errorf("find package %s: %w", cloudPackage, err)
+		return packageRef{}, aptError("find package "+cloudPackage, err)
 	}
 	return ref, nil
 }
@@ -126,7 +136,7 @@ func (l packageLists) download(ctx context.Context, ref packageRef, dir string, 
 	_ = statusW.Close()
 	<-done
 	if err != nil {
-		return "", fmt.Errorf("download %s: %w", ref, err)
+		return "", aptError("download "+ref.String(), err)
 	}
 	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err != nil || len(debs) != 1 {

@@ -40,7 +40,7 @@ func Fetch(ctx context.Context, progress Progress) (*Kernel, error) {
 	case errors.As(err, &werr):
 		return nil, err
 	}
-	return nil, &workload.Error{Op: fetchOp, Err: err, Remedy: remedyApt}
+	return nil, &workload.Error{Op: fetchOp, Err: err}
 }
 
 const fetchOp = "fetch a guest kernel"
@@ -67,7 +67,7 @@ func fetch(ctx context.Context, progress Progress) (*Kernel, error) {
 		progress.report("update package lists", 0)
 		lists, uerr := updatedLists(ctx, filepath.Join(staging, "apt"))
 		if uerr != nil {
-			return errors.Join(err, uerr)
+			return fmt.Errorf("%w; then %w", err, uerr)
 		}
 		if ref, err = lists.newest(ctx); err != nil {
 			return err

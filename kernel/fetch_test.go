@@ -189,6 +189,16 @@ func TestFetchErrorsHaveRemedies(t *testing.T) {
 	}
 }
 
+func TestFetchIntoNothingWritable(t *testing.T) {
+	file := writeTemp(t, "file", nil)
+	t.Setenv("DUPLEX_CACHE", file)
+	_, err := Fetch(t.Context(), nil)
+	var werr *workload.Error
+	if !errors.As(err, &werr) || !strings.Contains(err.Error(), file) || werr.Remedy != "" {
+		t.Errorf("got %v, want an error that names %s and does not blame apt", err, file)
+	}
+}
+
 func entriesOf(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
