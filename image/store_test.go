@@ -1,6 +1,8 @@
 package image_test
 
 import (
+	"archive/tar"
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -13,11 +15,13 @@ import (
 	"time"
 
 	"github.com/duplex-run/duplex/image"
+	"github.com/duplex-run/duplex/internal/testutil/listing"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
 // importEnv makes the test binary import the reference it holds, print the
-// digest, and keep the image in use until its stdin ends.
+// digest, and keep the image in use until its stdin ends. "rm:" and a digest
+// removes instead.
 const importEnv = "DUPLEX_TEST_IMPORT"
 
 func TestMain(m *testing.M) {
@@ -28,6 +32,17 @@ func TestMain(m *testing.M) {
 }
 
 func importMain(ref string) int {
+	if digest, isRemove := strings.CutPrefix(ref, "rm:"); isRemove {
+		found, err := image.Find(digest)
+		if err == nil {
+			err = image.Remove(found[0])
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	ctx, cancel := testContext()
 	defer cancel()
 	img, err := image.Resolve(ctx, ref, image.Options{NeedTree: true})
@@ -234,6 +249,129 @@ func TestPrune(t *testing.T) {
 	if removed, err := image.Prune(true); err != nil || len(removed) != 1 {
 		t.Errorf("prune all removed %d, %v", len(removed), err)
 	}
+}
+
+// A disk that fills up is named, and what was written is given back.
+func TestDiskFull(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mounts a small file system")
+	}
+	cache := newStore(t)
+	content := make([]byte, 8<<20)
+	for i := range content {
+		content[i] = byte(i%251 + 1)
+	}
+	ref := ociLayout(t, plain(tarOf(t, member{name: "big", content: content})))
+	err := listing.OnSmallDisk(1<<20, cache, func() error {
+		_, err := image.Resolve(t.Context(), ref, image.Options{})
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("got %v", err)
+		}
+		assertEmpty(t, filepath.Join(cache, "images"))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A user without privileges imports and unpacks what only root could own, and
+// removes it again.
+func TestRootless(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: becomes another user")
+	}
+	entries := tarOf(t, text("a", "1"), text("sub/b", "2"))
+	ref := ociLayout(t, plain(specials(t)), plain(entries))
+	dir := strings.TrimPrefix(ref, "oci:")
+	cache := newStore(t)
+	for _, d := range []string{dir, cache} {
+		err := filepath.WalkDir(d, func(path string, _ os.DirEntry, err error) error {
+			return errors.Join(err, os.Chown(path, 65534, 65534))
+		})
+		// Above it are this test's directories, which only root may enter.
+		for p := d; p != os.TempDir() && err == nil; p = filepath.Dir(p) {
+			err = os.Chmod(p, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	exe := filepath.Join(dir, "test") // the test binary's own place may be closed to others
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cp", self, exe).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	run := func(env string) string {
+		cmd := exec.Command(exe)
+		cmd.Dir = "/"
+		cmd.Env = append(os.Environ(), env)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v: %s", env, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	hex := strings.TrimPrefix(run(importEnv+"="+ref), "sha256:")
+	tree := filepath.Join(cache, "images", hex, "tree")
+	got, err := listing.Of(tree, listing.Options{NoTimes: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`"." 040755 65534:65534`,
+		`"a" 100644 65534:65534 1 nlink=1 ` + sum([]byte("1")),
+		`"closed" 040700 65534:65534`,
+		`"closed/in" 100000 65534:65534 1 nlink=2 same-as="closed/in" ` + sum([]byte("i")),
+		`"fifo" 010600 65534:65534 0 nlink=1`,
+		`"hard" 100000 65534:65534 1 nlink=2 same-as="closed/in" ` + sum([]byte("i")),
+		`"sub" 040755 65534:65534`,
+		`"sub/b" 100644 65534:65534 1 nlink=1 ` + sum([]byte("2")),
+		`"suid" 100755 65534:65534 1 nlink=1 ` + sum([]byte("s")) + ` user.x=79`,
+	}
+	if d := listing.Diff(want, got, 20); d != "" {
+		t.Errorf("tree:\n%s", d)
+	}
+	img, err := image.Find(hex)
+	if err != nil || len(img) != 1 {
+		t.Fatalf("%v, %v", img, err)
+	}
+	run(importEnv + "=rm:" + hex)
+	assertEmpty(t, filepath.Join(cache, "images"))
+}
+
+// specials is a layer of what a user without privileges cannot make.
+func specials(t *testing.T) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, h := range []*tar.Header{
+		{Name: "closed", Typeflag: tar.TypeDir, Mode: 0o000, Uid: 5, Gid: 6},
+		{Name: "closed/in", Typeflag: tar.TypeReg, Mode: 0o000, Size: 1},
+		{Name: "hard", Typeflag: tar.TypeLink, Linkname: "closed/in"},
+		{Name: "null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3},
+		{Name: "fifo", Typeflag: tar.TypeFifo, Mode: 0o600},
+		{Name: "suid", Typeflag: tar.TypeReg, Mode: 0o6755, Size: 1, PAXRecords: map[string]string{
+			"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+			"SCHILY.xattr.user.x":              "y"}},
+	} {
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if h.Size > 0 {
+			if _, err := w.Write([]byte(filepath.Base(h.Name)[:1])); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
 }
 
 // A damaged image is made anew instead of used.

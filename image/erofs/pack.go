@@ -47,8 +47,9 @@ type hostFile struct {
 type inodeKey struct{ dev, ino uint64 }
 
 // ScanFiles reads the metadata of the sources and everything below them. Mount
-// points are entered. A later source replaces what an earlier one put at the
-// same path.
+// points are entered, but not those of /proc, /sys and the like, which hold no
+// files and have no end: they become empty directories. A later source replaces
+// what an earlier one put at the same path.
 func ScanFiles(ctx context.Context, sources ...Source) (*Scan, error) {
 	s := &Scan{
 		root:  newDir(),
@@ -200,6 +201,9 @@ func (s *Scan) walk(ctx context.Context, hostPath, name string) (*Node, error) {
 
 func (s *Scan) walkDir(ctx context.Context, n *Node, hostPath, name string) error {
 	n.Children = map[string]*Node{}
+	if kernelsOwn(hostPath) {
+		return nil
+	}
 	entries, err := os.ReadDir(hostPath) // sorted
 	if err != nil {
 		return err
@@ -212,6 +216,22 @@ func (s *Scan) walkDir(ctx context.Context, n *Node, hostPath, name string) erro
 		n.Children[e.Name()] = child
 	}
 	return nil
+}
+
+// kernelsOwn reports whether dir is on a file system by which the kernel talks
+// to programs, instead of keeping their files.
+func kernelsOwn(dir string) bool {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil {
+		return false // reading the directory will say why
+	}
+	switch st.Type {
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC,
+		unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC,
+		unix.DEVPTS_SUPER_MAGIC, unix.PSTOREFS_MAGIC, unix.EFIVARFS_MAGIC:
+		return true
+	}
+	return false
 }
 
 func (s *Scan) note(name string, n *Node, st *unix.Stat_t) {

@@ -228,6 +228,22 @@ func TestPackSources(t *testing.T) {
 	}
 }
 
+// The kernel's own file systems are left out.
+func TestPackSkipsProc(t *testing.T) {
+	f, err := os.Open(packInto(t, erofs.Source{Path: "/proc", At: "/proc"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	root, err := erofs.Load(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := root.Children["proc"]; n == nil || len(n.Children) != 0 {
+		t.Errorf("/proc is %+v", n)
+	}
+}
+
 // Load ends with an error or a tree, whatever it reads.
 func FuzzLoad(f *testing.F) {
 	out, w := newImage(f)

@@ -11,25 +11,39 @@ import (
 // namespace of its own that is gone when it returns, and calls f there. It
 // needs root and Linux 6.12, which mounts files without a loop device.
 func Mounted(image, at string, f func() error) error {
+	return mounted(image, at, "erofs", unix.MS_RDONLY, "", f)
+}
+
+// OnSmallDisk is Mounted with an empty file system of that many bytes.
+func OnSmallDisk(bytes int, at string, f func() error) error {
+	return mounted("tmpfs", at, "tmpfs", 0, fmt.Sprintf("size=%d", bytes), f)
+}
+
+func mounted(source, at, fstype string, flags uintptr, options string, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		// The thread is never unlocked: it ends with the goroutine and takes
 		// its namespace along.
 		runtime.LockOSThread()
-		done <- mounted(image, at, f)
+		err := privateMounts()
+		if err == nil {
+			if err = unix.Mount(source, at, fstype, flags, options); err != nil {
+				err = fmt.Errorf("mount %s: %w", source, err)
+			} else {
+				err = f()
+			}
+		}
+		done <- err
 	}()
 	return <-done
 }
 
-func mounted(image, at string, f func() error) error {
+func privateMounts() error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare mount namespace: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	if err := unix.Mount(image, at, "erofs", unix.MS_RDONLY, ""); err != nil {
-		return fmt.Errorf("mount %s: %w", image, err)
-	}
-	return f()
+	return nil
 }
