@@ -307,9 +307,6 @@ func kvmVerdict() string {
 	return r.Why
 }
 
-// compareBar draws the progress of a comparison.
-type compareBar struct{ bar *progressbar.ProgressBar }
-
 // terminal returns stderr when it is one.
 func (a *app) terminal() *os.File {
 	if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
@@ -318,25 +315,32 @@ func (a *app) terminal() *os.File {
 	return nil
 }
 
+// compareBar draws the progress of a comparison, between the runs and never
+// while one is measured.
+type compareBar struct {
+	w   io.Writer // nil draws nothing
+	bar *progressbar.ProgressBar
+}
+
 func (a *app) compareBar(always bool) *compareBar {
 	if a.terminal() == nil && !always {
 		return &compareBar{}
 	}
-	return &compareBar{progressbar.NewOptions(-1,
-		progressbar.OptionSetWriter(a.err),
-		progressbar.OptionSetWidth(20),
-		progressbar.OptionShowCount(),
-		progressbar.OptionSetPredictTime(true),
-		progressbar.OptionUseANSICodes(true),
-		progressbar.OptionClearOnFinish(),
-	)}
+	return &compareBar{w: a.err}
 }
 
 func (b *compareBar) show(p compare.Progress) {
-	if b.bar == nil {
+	if b.w == nil {
 		return
 	}
-	b.bar.ChangeMax(p.Total)
+	if b.bar == nil {
+		b.bar = progressbar.NewOptions(p.Total,
+			progressbar.OptionSetWriter(b.w),
+			progressbar.OptionSetWidth(20),
+			progressbar.OptionShowCount(),
+			progressbar.OptionUseANSICodes(true),
+		)
+	}
 	b.bar.Describe(fmt.Sprintf("%-9s %-9s", p.What, p.Isolation))
 	_ = b.bar.Set(p.Done) // drawing fails when the terminal is gone: no harm
 }
