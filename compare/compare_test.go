@@ -248,3 +248,17 @@ func TestDocumentHoldsNoSecrets(t *testing.T) {
 		t.Errorf("measured %d and %d", doc.Measured(0), doc.Measured(1))
 	}
 }
+
+func TestStepSkipsWhatCameLater(t *testing.T) {
+	r := &Sample{PhasesNs: map[string]int64{"workload": 10, "first_byte": 35, "exited": 30, "torn_down": 50}}
+	for p, want := range map[workload.Phase]float64{
+		workload.PhaseWorkload: 10, workload.PhaseFirstByte: 25, workload.PhaseExited: 20, workload.PhaseTornDown: 20,
+	} {
+		if got, ok := step(p)(r); !ok || got != want {
+			t.Errorf("%s: %v %v, want %v", p, got, ok, want)
+		}
+	}
+	if _, ok := step(workload.PhaseImage)(r); ok {
+		t.Error("a phase that was not passed has a step")
+	}
+}

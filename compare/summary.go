@@ -100,7 +100,8 @@ func reached(p workload.Phase) func(*Sample) (float64, bool) {
 	}
 }
 
-// step is the time since the last phase before p that the run passed.
+// step is the time since the last phase before p that the run passed. The first
+// byte may be read only after the exit is known: then it was not before it.
 func step(p workload.Phase) func(*Sample) (float64, bool) {
 	return func(r *Sample) (float64, bool) {
 		ns, ok := r.PhasesNs[p.String()]
@@ -108,7 +109,7 @@ func step(p workload.Phase) func(*Sample) (float64, bool) {
 			return 0, false
 		}
 		for before := p - 1; before > workload.PhaseExec; before-- {
-			if at, ok := r.PhasesNs[before.String()]; ok {
+			if at, ok := r.PhasesNs[before.String()]; ok && at <= ns {
 				return float64(ns - at), true
 			}
 		}
