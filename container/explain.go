@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/cgroup"
+	"github.com/duplex-run/duplex/container/handshake"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -19,9 +20,9 @@ func (r *run) explain(err error) error {
 		return err
 	}
 	out := &workload.Error{Op: "container", Err: err}
-	var se *stepError
+	var se *handshake.StepError
 	if errors.As(err, &se) {
-		out.Op, out.Err = "container: "+se.step, se.err
+		out.Op, out.Err = "container: "+se.Step, se.Err
 	}
 	var missing *cgroup.MissingError
 	switch {
@@ -29,11 +30,11 @@ func (r *run) explain(err error) error {
 		out.Remedy = "Run duplex as root, or have the " + missing.Controller + " controller delegated to this user (systemd: Delegate= of user@.service) and start duplex there, for example with systemd-run --user --scope."
 	case errors.As(err, &missing):
 		out.Remedy = "Leave the limit out, or mount a cgroup hierarchy with the " + missing.Controller + " controller."
-	case se != nil && se.step == "create the namespaces" && errors.Is(err, unix.EPERM) && r.ids.rootless:
+	case se != nil && se.Step == "create the namespaces" && errors.Is(err, unix.EPERM) && r.ids.rootless:
 		out.Remedy = "This host forbids user namespaces to users (kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns): run duplex as root, or allow them."
-	case se != nil && se.step == "create the namespaces" && errors.Is(err, unix.EPERM):
+	case se != nil && se.Step == "create the namespaces" && errors.Is(err, unix.EPERM):
 		out.Remedy = "Root needs CAP_SYS_ADMIN for that: run duplex outside the container it is in, or give that container the capability."
-	case se != nil && se.step == "create the namespaces" && errors.Is(err, unix.ENOSPC):
+	case se != nil && se.Step == "create the namespaces" && errors.Is(err, unix.ENOSPC):
 		out.Remedy = "The limit of namespaces is reached: see /proc/sys/user/max_*_namespaces."
 	}
 	return out

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/cgroup"
+	"github.com/duplex-run/duplex/container/handshake"
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -53,8 +54,8 @@ type run struct {
 	scratch  *hostdir.Run
 	cgroup   *cgroup.Set
 	init     *os.Process
-	conn     conn // to init
-	exec     conn // to exec
+	conn     handshake.Conn // to init
+	exec     handshake.Conn // to exec
 	streams  *streams
 	selfTime time.Duration
 }
@@ -107,28 +108,36 @@ func (r *run) start(stdio workload.Stdio) (err error) {
 		return err
 	}
 	var initEnd, execEnd *os.File
-	if r.conn, initEnd, err = socketPair(); err != nil {
+	if r.conn, initEnd, err = handshake.Pair(); err != nil {
 		return err
 	}
 	defer func() { _ = initEnd.Close() }()
-	if r.exec, execEnd, err = socketPair(); err != nil {
+	if r.exec, execEnd, err = handshake.Pair(); err != nil {
 		return err
 	}
 	defer func() { _ = execEnd.Close() }()
 	if r.streams, err = openStreams(r.spec, stdio); err != nil {
 		return err
 	}
-	files := append(r.streams.child(), initEnd, execEnd)
-	r.init, err = os.StartProcess("/proc/self/exe", []string{initName}, &os.ProcAttr{
+	exe, err := program()
+	if err != nil {
+		return err
+	}
+	files := append(r.streams.child(), initEnd, exe, execEnd)
+	r.init, err = os.StartProcess(programPath, []string{handshake.InitName}, &os.ProcAttr{
 		Dir: "/", Env: []string{}, Files: append(files, cgroupFiles(r.cgroup)...), Sys: r.attributes(),
 	})
 	r.streams.closeChild()
 	if err != nil {
-		return &stepError{"create the namespaces", err}
+		return &handshake.StepError{Step: "create the namespaces", Err: err}
 	}
 	r.rec.Stamp(workload.PhaseCreated)
 	return nil
 }
+
+// programPath names the executable among the descriptors that init starts with.
+// By its number here it could not be named: starting a process moves them.
+var programPath = fmt.Sprintf("/proc/self/fd/%d", handshake.ProgramFD)
 
 func (r *run) attributes() *syscall.SysProcAttr {
 	sys := &syscall.SysProcAttr{
@@ -144,7 +153,7 @@ func (r *run) attributes() *syscall.SysProcAttr {
 // handshake takes the container from its first process to execve. It returns
 // an Exit when there was nothing to execute.
 func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
-	if err := r.conn.send(message{Kind: kindSetup, Setup: &setup{
+	if err := r.conn.Send(handshake.Message{Kind: handshake.KindSetup, Setup: &handshake.Setup{
 		Rootfs: r.spec.Rootfs, Hostname: launch.Hostname(r.spec),
 		Rootless: r.ids.rootless, WaitMapped: r.ids.helper, TTYGroup: !r.ids.single,
 		CgroupFD: r.cgroup.Unified() != nil, CgroupTasks: len(r.cgroup.Tasks()),
@@ -154,10 +163,10 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 	}
 	r.spec.Extra = nil // not for exec, nor to be kept
 	if err := r.ids.write(r.init.Pid); err != nil {
-		return nil, &stepError{"map user ids", err}
+		return nil, &handshake.StepError{Step: "map user ids", Err: err}
 	}
 	if r.ids.helper {
-		if err := r.conn.send(message{Kind: kindMapped}); err != nil {
+		if err := r.conn.Send(handshake.Message{Kind: handshake.KindMapped}); err != nil {
 			return nil, err
 		}
 	}
@@ -165,14 +174,14 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 	if filter.err != nil {
 		return nil, filter.err
 	}
-	if err := r.exec.send(message{Kind: kindExecute, Execute: &execute{
-		Spec: r.spec, SingleID: r.ids.single, Seccomp: filter.bpf,
+	if err := r.exec.Send(handshake.Message{Kind: handshake.KindExecute, Execute: &handshake.Execute{
+		Spec: r.spec, SingleID: r.ids.single, Caps: defaultCapSet(), Seccomp: filter.bpf,
 		CgroupTasks: len(r.cgroup.Tasks()), CgroupMounts: r.cgroup.Names(),
 		CgroupUnified: cgroup.OnlyUnified(),
 	}}); err != nil {
 		return nil, err
 	}
-	m, err := r.conn.expect(kindReady)
+	m, err := r.conn.Expect(handshake.KindReady)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +189,7 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 	if err := r.cgroup.LimitPids(); err != nil {
 		return nil, err
 	}
-	if err := r.exec.send(message{Kind: kindGo}); err != nil {
+	if err := r.exec.Send(handshake.Message{Kind: handshake.KindGo}); err != nil {
 		return nil, r.blame(err)
 	}
 	return r.awaitExec(stdio)
@@ -191,7 +200,7 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 func (r *run) awaitExec(stdio workload.Stdio) (*workload.Exit, error) {
 	executing := false
 	for {
-		m, err := r.exec.receive()
+		m, err := r.exec.Receive()
 		switch {
 		case errors.Is(err, io.EOF) && executing:
 			return nil, nil
@@ -199,17 +208,17 @@ func (r *run) awaitExec(stdio workload.Stdio) (*workload.Exit, error) {
 			return nil, r.blame(err)
 		}
 		switch m.Kind {
-		case kindTerminal:
-			if err := r.streams.attachTerminal(m.file, r.spec, stdio); err != nil {
+		case handshake.KindTerminal:
+			if err := r.streams.attachTerminal(m.File, r.spec, stdio); err != nil {
 				return nil, err
 			}
-		case kindExecuting:
+		case handshake.KindExecuting:
 			r.stamp(m.Stamps)
 			executing = true
-		case kindExit:
+		case handshake.KindExit:
 			return m.Exit, nil
-		case kindFailed:
-			return nil, m.failure()
+		case handshake.KindFailed:
+			return nil, m.Failure()
 		default:
 			return nil, fmt.Errorf("handshake: unexpected %q", m.Kind)
 		}
@@ -218,22 +227,22 @@ func (r *run) awaitExec(stdio workload.Stdio) (*workload.Exit, error) {
 
 // blame finds out why exec is gone without a word: init knows, or failed itself.
 func (r *run) blame(err error) error {
-	_ = r.conn.f.SetReadDeadline(time.Now().Add(time.Second))
-	m, rerr := r.conn.receive()
+	_ = r.conn.F.SetReadDeadline(time.Now().Add(time.Second))
+	m, rerr := r.conn.Receive()
 	switch {
-	case rerr == nil && m.Kind == kindFailed:
-		return m.failure()
-	case rerr == nil && m.Kind == kindExit:
+	case rerr == nil && m.Kind == handshake.KindFailed:
+		return m.Failure()
+	case rerr == nil && m.Kind == handshake.KindExit:
 		if r.cgroup.Used().OOMKills > 0 {
 			err = fmt.Errorf("the memory limit is too small to start anything: %w", unix.ENOMEM)
 		} else {
 			err = fmt.Errorf("it ended early: %v", m.Exit)
 		}
 	}
-	return &stepError{"start the workload", err}
+	return &handshake.StepError{Step: "start the workload", Err: err}
 }
 
-func (r *run) stamp(stamps []stamp) {
+func (r *run) stamp(stamps []handshake.Stamp) {
 	for _, s := range stamps {
 		r.rec.StampAt(s.Phase, s.Ns)
 	}
@@ -242,12 +251,12 @@ func (r *run) stamp(stamps []stamp) {
 // follow forwards signals and window sizes until init reports the exit.
 func (r *run) follow(ctx context.Context, stdio workload.Stdio) (*workload.Exit, error) {
 	type result struct {
-		m   message
+		m   handshake.Message
 		err error
 	}
 	results := make(chan result, 1)
 	go func() {
-		m, err := r.conn.expect(kindExit)
+		m, err := r.conn.Expect(handshake.KindExit)
 		results <- result{m, err}
 	}()
 	var timeout <-chan time.Time
@@ -278,7 +287,7 @@ func (r *run) follow(ctx context.Context, stdio workload.Stdio) (*workload.Exit,
 				continue
 			}
 			// An error means that init is gone: its exit is on the way.
-			_ = r.conn.send(message{Kind: kindSignal, Signal: int(s)})
+			_ = r.conn.Send(handshake.Message{Kind: handshake.KindSignal, Signal: int(s)})
 		case size, ok := <-stdio.Resize:
 			if !ok {
 				stdio.Resize = nil
@@ -342,9 +351,9 @@ func cpuTime() time.Duration {
 
 // close gives back everything start made. It is called once.
 func (r *run) close() error {
-	for _, c := range []conn{r.conn, r.exec} {
-		if c.f != nil {
-			_ = c.f.Close()
+	for _, c := range []handshake.Conn{r.conn, r.exec} {
+		if c.F != nil {
+			_ = c.F.Close()
 		}
 	}
 	var errs []error

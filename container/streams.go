@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/container/terminal"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -164,7 +165,7 @@ func (s *streams) resize(size workload.WinSize) {
 		return
 	}
 	if raw, err := s.master.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { _ = setSize(int(fd), size) }) // the terminal may be closed already
+		_ = raw.Control(func(fd uintptr) { _ = terminal.SetSize(int(fd), size) }) // the terminal may be closed already
 	}
 }
 
@@ -191,4 +192,21 @@ func (s *streams) close() error {
 	}
 	s.ends = nil
 	return s.drain()
+}
+
+// openPeer opens the slave of a terminal that is in use.
+func openPeer(master *os.File) (*os.File, error) {
+	raw, err := master.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	slave := -1
+	var perr error
+	if err := raw.Control(func(fd uintptr) { slave, perr = terminal.Peer(int(fd)) }); err != nil {
+		return nil, err
+	}
+	if perr != nil {
+		return nil, perr
+	}
+	return os.NewFile(uintptr(slave), "terminal-slave"), nil
 }

@@ -30,6 +30,16 @@ func AgentID() (string, error) {
 // Probe returns the ELF executable of the isolation probe.
 func Probe() ([]byte, error) { return unpack("probe.zst") }
 
+// ContainerInit opens the ELF executable of a container's own processes. It is
+// not compressed: unpacking would cost every run more than reading.
+func ContainerInit() (fs.File, error) {
+	f, err := files.Open("files/container-init")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("container-init: %w", ErrMissing)
+	}
+	return f, err
+}
+
 // Builtin returns the cpio (newc) archive of the builtin image.
 func Builtin() ([]byte, error) { return unpack("builtin.zst") }
 

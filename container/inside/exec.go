@@ -1,4 +1,4 @@
-package container
+package inside
 
 import (
 	"errors"
@@ -9,20 +9,21 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/container/handshake"
 	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
 // execMain turns the calling process, a child of init in a session of its own,
 // into the workload. It returns only when it could not.
-func execMain(c conn) error {
-	m, err := c.expect(kindExecute)
+func execMain(c handshake.Conn) error {
+	m, err := c.Expect(handshake.KindExecute)
 	if err != nil || m.Execute == nil {
-		return &stepError{"start the workload's process", errors.Join(err, errors.New("no spec"))}
+		return &handshake.StepError{Step: "start the workload's process", Err: errors.Join(err, errors.New("no spec"))}
 	}
 	e := m.Execute
-	if _, err := c.expect(kindGo); err != nil {
-		return &stepError{"start the workload's process", err}
+	if _, err := c.Expect(handshake.KindGo); err != nil {
+		return &handshake.StepError{Step: "start the workload's process", Err: err}
 	}
 	for _, step := range []struct {
 		name string
@@ -34,26 +35,26 @@ func execMain(c conn) error {
 		{"reset the signals", defaultSignals},
 	} {
 		if err := step.run(); err != nil {
-			return &stepError{step.name, err}
+			return &handshake.StepError{Step: step.name, Err: err}
 		}
 	}
 	unix.Umask(0o022)
 	path, exit, err := launch.Prepare(e.Spec)
 	if err != nil {
-		return &stepError{"prepare the workload", err}
+		return &handshake.StepError{Step: "prepare the workload", Err: err}
 	}
 	if exit != nil {
-		return c.send(message{Kind: kindExit, Exit: exit})
+		return c.Send(handshake.Message{Kind: handshake.KindExit, Exit: exit})
 	}
 	if err := confine(e); err != nil {
 		return err
 	}
-	err = c.send(message{Kind: kindExecuting, Stamps: []stamp{{workload.PhaseWorkload, workload.Now()}}})
+	err = c.Send(handshake.Message{Kind: handshake.KindExecuting, Stamps: []handshake.Stamp{{Phase: workload.PhaseWorkload, Ns: workload.Now()}}})
 	if err != nil {
 		return err
 	}
 	err = unix.Exec(path, e.Spec.Argv, launch.Environ(e.Spec))
-	return c.send(message{Kind: kindExit, Exit: launch.ExecFailed(e.Spec.Argv[0], err)})
+	return c.Send(handshake.Message{Kind: handshake.KindExit, Exit: launch.ExecFailed(e.Spec.Argv[0], err)})
 }
 
 // newKeyring leaves the caller's session keyring, which would otherwise be
@@ -83,8 +84,8 @@ func defaultSignals() error {
 // confine gives up all the workload must not have, in the only order possible:
 // the bounding set while CAP_SETPCAP is there, ids while CAP_SETUID is, the
 // filter last because it forbids much of the above.
-func confine(e *execute) error {
-	keep := defaultCapSet()
+func confine(e *handshake.Execute) error {
+	keep := e.Caps
 	for _, step := range []struct {
 		name string
 		run  func() error
@@ -98,7 +99,7 @@ func confine(e *execute) error {
 		{"install the seccomp filter", func() error { return installSeccomp(e.Seccomp) }},
 	} {
 		if err := step.run(); err != nil {
-			return &stepError{step.name, err}
+			return &handshake.StepError{Step: step.name, Err: err}
 		}
 	}
 	return nil
@@ -119,7 +120,7 @@ func readOnlyRoot(wanted bool) error {
 
 // becomeUser takes the workload's ids. In a user namespace with one id there is
 // nothing to take, and setgroups(2) is denied.
-func becomeUser(e *execute) error {
+func becomeUser(e *handshake.Execute) error {
 	u := e.Spec.User
 	if e.SingleID {
 		if u.UID != 0 || u.GID != 0 {

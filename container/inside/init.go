@@ -1,9 +1,10 @@
-package container
+package inside
 
 import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"runtime"
@@ -11,77 +12,69 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/container/handshake"
 	"github.com/duplex-run/duplex/internal/workload"
-)
-
-// argv[0] of the re-executed processes.
-const (
-	initName = "duplex-init"
-	execName = "duplex-exec"
-)
-
-// Descriptors a child starts with, after the standard three.
-const (
-	connFD  = 3 // init and exec: the handshake
-	spareFD = 4 // init: exec's handshake; exec: its first cgroup file
 )
 
 // A child changes the namespaces and credentials of one thread, and that must
 // be the one that executes the workload: the main thread, from the beginning.
 func init() {
-	if os.Args[0] == initName || os.Args[0] == execName {
+	if os.Args[0] == handshake.InitName || os.Args[0] == handshake.ExecName {
 		runtime.LockOSThread()
 	}
 }
 
-// Init turns a re-executed process into the container's init or its workload.
-// In any other process it does nothing. main must call it before anything else.
-func Init() {
-	var run func(conn) error
+// Main turns a process that duplex or init started into the container's init
+// or its workload, and does not return then. In any other process it does
+// nothing.
+func Main() {
+	var run func(handshake.Conn) error
 	switch os.Args[0] {
-	case initName:
+	case handshake.InitName:
 		run = initMain
-	case execName:
+	case handshake.ExecName:
 		run = execMain
 	default:
 		return
 	}
-	c := conn{os.NewFile(connFD, "handshake")}
-	unix.CloseOnExec(connFD)
-	err := run(c)
+	c := handshake.Conn{F: os.NewFile(handshake.ConnFD, "handshake")}
+	err := unix.CloseRange(handshake.ConnFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if err == nil {
+		err = run(c)
+	}
 	if err == nil {
 		os.Exit(0)
 	}
 	// The handshake is the only one to tell: stderr is the workload's.
-	_ = c.send(failedMessage(err))
+	_ = c.Send(handshake.Failed(err))
 	os.Exit(workload.StatusError)
 }
 
 // initMain is PID 1 of the container, from its first instruction to its last.
-func initMain(c conn) error {
-	m, err := c.expect(kindSetup)
+func initMain(c handshake.Conn) error {
+	m, err := c.Expect(handshake.KindSetup)
 	if err != nil || m.Setup == nil {
-		return &stepError{"start init", errors.Join(err, errors.New("no setup"))}
+		return &handshake.StepError{Step: "start init", Err: errors.Join(err, errors.New("no setup"))}
 	}
 	s := m.Setup
 	if s.WaitMapped {
 		if err := becomeRoot(c); err != nil {
-			return &stepError{"map user ids", err}
+			return &handshake.StepError{Step: "map user ids", Err: err}
 		}
 	}
 	child, err := startExec(s)
 	if err != nil {
-		return &stepError{"start the workload's process", err}
+		return &handshake.StepError{Step: "start the workload's process", Err: err}
 	}
 	stamps, err := build(s)
 	if err != nil {
 		return err
 	}
-	if err := c.send(message{Kind: kindReady, Stamps: stamps}); err != nil {
+	if err := c.Send(handshake.Message{Kind: handshake.KindReady, Stamps: stamps}); err != nil {
 		return err
 	}
 	if err := renounce(); err != nil {
-		return &stepError{"drop init's privileges", err}
+		return &handshake.StepError{Step: "drop init's privileges", Err: err}
 	}
 	go follow(c, child)
 	return reap(c, child)
@@ -89,8 +82,8 @@ func initMain(c conn) error {
 
 // becomeRoot waits for the user id map and takes id 0 in it. Ambient
 // capabilities carried this process through its execve.
-func becomeRoot(c conn) error {
-	if _, err := c.expect(kindMapped); err != nil {
+func becomeRoot(c handshake.Conn) error {
+	if _, err := c.Expect(handshake.KindMapped); err != nil {
 		return err
 	}
 	if err := unix.Setresgid(0, 0, 0); err != nil {
@@ -104,8 +97,8 @@ func becomeRoot(c conn) error {
 
 // startExec starts the process that becomes the workload, with init's standard
 // streams, and closes what init does not need itself.
-func startExec(s *setup) (int, error) {
-	next := spareFD
+func startExec(s *handshake.Setup) (int, error) {
+	next := handshake.SpareFD
 	take := func() uintptr { next++; return uintptr(next - 1) }
 	files := []uintptr{0, 1, 2, take()}
 	sys := &syscall.SysProcAttr{Setsid: true}
@@ -116,12 +109,12 @@ func startExec(s *setup) (int, error) {
 	for range s.CgroupTasks {
 		files = append(files, take())
 	}
-	child, err := syscall.ForkExec("/proc/self/exe", []string{execName},
+	child, err := syscall.ForkExec("/proc/self/exe", []string{handshake.ExecName},
 		&syscall.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: sys})
 	if err != nil {
 		return 0, err
 	}
-	for fd := spareFD; fd < next; fd++ {
+	for fd := handshake.ProgramFD; fd < next; fd++ {
 		_ = unix.Close(fd)
 	}
 	return child, detachStdio()
@@ -156,13 +149,13 @@ func renounce() error {
 
 // follow forwards signals from duplex and ends the container when duplex is
 // gone.
-func follow(c conn, child int) {
+func follow(c handshake.Conn, child int) {
 	for {
-		m, err := c.receive()
+		m, err := c.Receive()
 		if err != nil {
 			os.Exit(workload.StatusError)
 		}
-		if m.Kind == kindSignal {
+		if m.Kind == handshake.KindSignal {
 			// The workload may have ended; then there is nobody to signal.
 			_ = unix.Kill(child, unix.Signal(m.Signal))
 		}
@@ -171,7 +164,7 @@ func follow(c conn, child int) {
 
 // reap waits for every child, orphans included, until the workload ends, and
 // reports how. Returning ends PID 1 and everything in its namespace.
-func reap(c conn, child int) error {
+func reap(c handshake.Conn, child int) error {
 	for {
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, 0, nil)
@@ -179,7 +172,7 @@ func reap(c conn, child int) error {
 			continue
 		}
 		if err != nil {
-			return &stepError{"wait for the workload", err}
+			return &handshake.StepError{Step: "wait for the workload", Err: err}
 		}
 		if pid != child {
 			continue
@@ -188,7 +181,7 @@ func reap(c conn, child int) error {
 		if status.Signaled() {
 			exit = &workload.Exit{Signal: int(status.Signal())}
 		}
-		err = c.send(message{Kind: kindExit, Exit: exit})
+		err = c.Send(handshake.Message{Kind: handshake.KindExit, Exit: exit})
 		if errors.Is(err, unix.EPIPE) || errors.Is(err, io.ErrClosedPipe) {
 			return nil // duplex is gone
 		}

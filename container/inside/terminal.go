@@ -1,4 +1,4 @@
-package container
+package inside
 
 import (
 	"errors"
@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/terminal"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -16,7 +18,7 @@ import (
 //
 // The slave is opened through the master (TIOCGPTPEER), never by name: a name
 // could lead elsewhere.
-func openTerminal(c conn, spec workload.Spec) error {
+func openTerminal(c handshake.Conn, spec workload.Spec) error {
 	if !spec.TTY {
 		return nil
 	}
@@ -28,15 +30,15 @@ func openTerminal(c conn, spec workload.Spec) error {
 	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
 		return fmt.Errorf("unlock the pseudo-terminal: %w", err)
 	}
-	slave, err := ptPeer(master)
+	slave, err := terminal.Peer(master)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unix.Close(slave) }()
-	if err := setSize(master, spec.Size); err != nil {
+	if err := terminal.SetSize(master, spec.Size); err != nil {
 		return err
 	}
-	if err := c.sendFile(message{Kind: kindTerminal}, master); err != nil {
+	if err := c.SendFile(handshake.Message{Kind: handshake.KindTerminal}, master); err != nil {
 		return err
 	}
 	if err := unix.Fchown(slave, int(spec.User.UID), -1); err != nil && !errors.Is(err, unix.EPERM) {
@@ -51,45 +53,6 @@ func openTerminal(c conn, spec workload.Spec) error {
 		}
 	}
 	return bindConsole()
-}
-
-// ptPeer opens the slave of the pseudo-terminal master.
-func ptPeer(master int) (int, error) {
-	slave, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER,
-		unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-	if errno != 0 {
-		return -1, fmt.Errorf("open the slave: %w", errno)
-	}
-	return int(slave), nil
-}
-
-// openPeer is ptPeer for a file that is in use.
-func openPeer(master *os.File) (*os.File, error) {
-	raw, err := master.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	slave := -1
-	var perr error
-	if err := raw.Control(func(fd uintptr) { slave, perr = ptPeer(int(fd)) }); err != nil {
-		return nil, err
-	}
-	if perr != nil {
-		return nil, perr
-	}
-	return os.NewFile(uintptr(slave), "terminal-slave"), nil
-}
-
-// setSize sets a terminal's size; sizes of zero are left alone.
-func setSize(fd int, size workload.WinSize) error {
-	if size.Rows == 0 || size.Cols == 0 {
-		return nil
-	}
-	err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: size.Rows, Col: size.Cols})
-	if err != nil {
-		return fmt.Errorf("set the terminal's size: %w", err)
-	}
-	return nil
 }
 
 // bindConsole makes standard input, the slave, also /dev/console.

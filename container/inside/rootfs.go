@@ -1,4 +1,4 @@
-package container
+package inside
 
 import (
 	"errors"
@@ -8,13 +8,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/container/handshake"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
 // builder makes the container's file system. Its files stay open until it is
 // done: each names a mount.
 type builder struct {
-	setup *setup
+	setup *handshake.Setup
 	lower *os.File // root directory of the image
 	stage *os.File // tmpfs with upper/, work/, lower/, root/ and nodes/
 	root  *os.File // the overlay
@@ -22,11 +23,11 @@ type builder struct {
 
 // build makes and enters the container's root file system; when it returns, the
 // host's is gone from this mount namespace. It returns the phases passed.
-func build(s *setup) ([]stamp, error) {
+func build(s *handshake.Setup) ([]handshake.Stamp, error) {
 	b := &builder{setup: s}
 	defer b.close()
 	unix.Umask(0)
-	var stamps []stamp
+	var stamps []handshake.Stamp
 	for _, step := range []struct {
 		name string
 		run  func() error
@@ -44,14 +45,17 @@ func build(s *setup) ([]stamp, error) {
 		{"make paths read-only", b.readonlyPaths},
 		{"set the host name", func() error { return unix.Sethostname([]byte(s.Hostname)) }},
 		{"bring the loopback interface up", loopbackUp},
-		{"", func() error { stamps = append(stamps, stamp{workload.PhaseLoaded, workload.Now()}); return nil }},
+		{"", func() error {
+			stamps = append(stamps, handshake.Stamp{Phase: workload.PhaseLoaded, Ns: workload.Now()})
+			return nil
+		}},
 		{"pivot_root", b.pivot},
 	} {
 		if err := step.run(); err != nil {
-			return nil, &stepError{step.name, err}
+			return nil, &handshake.StepError{Step: step.name, Err: err}
 		}
 	}
-	return append(stamps, stamp{workload.PhaseEntered, workload.Now()}), nil
+	return append(stamps, handshake.Stamp{Phase: workload.PhaseEntered, Ns: workload.Now()}), nil
 }
 
 func (b *builder) close() {

@@ -1,0 +1,94 @@
+package handshake
+
+import (
+	"os"
+	"syscall"
+
+	"github.com/duplex-run/duplex/internal/workload"
+)
+
+// argv[0] of the container's own processes.
+const (
+	InitName = "duplex-init"
+	ExecName = "duplex-exec"
+)
+
+// Descriptors those processes start with, after the standard three.
+const (
+	ConnFD    = 3 // both: the handshake
+	ProgramFD = 4 // init: its executable
+	SpareFD   = 5 // init: exec's handshake, then cgroup files
+	TasksFD   = 4 // exec: its first cgroup file
+)
+
+// Message is one message of either direction; Kind says which fields it has.
+type Message struct {
+	Kind Kind `json:"kind"`
+
+	Setup   *Setup         `json:"setup,omitempty"`   // setup
+	Execute *Execute       `json:"execute,omitempty"` // execute
+	Stamps  []Stamp        `json:"stamps,omitempty"`  // ready, executing
+	Signal  int            `json:"signal,omitempty"`  // signal
+	Exit    *workload.Exit `json:"exit,omitempty"`    // exit
+	Step    string         `json:"step,omitempty"`    // failed: what failed
+	Error   string         `json:"error,omitempty"`   // failed: why
+	Errno   syscall.Errno  `json:"errno,omitempty"`   // failed: the kernel's reason, if it was that
+
+	// File came with the message:
+	File *os.File `json:"-"` // terminal: the master
+}
+
+// Kind is what a message says.
+type Kind string
+
+// The kinds, in the order of the diagram in doc.go.
+const (
+	KindSetup     Kind = "setup"
+	KindExecute   Kind = "execute"
+	KindMapped    Kind = "mapped"
+	KindReady     Kind = "ready"
+	KindGo        Kind = "go"
+	KindTerminal  Kind = "terminal"
+	KindExecuting Kind = "executing"
+	KindSignal    Kind = "signal"
+	KindExit      Kind = "exit"
+	KindFailed    Kind = "failed"
+)
+
+// Stamp is a phase passed in a child; all processes share the host's clock.
+type Stamp struct {
+	Phase workload.Phase `json:"phase"`
+	Ns    int64          `json:"ns"`
+}
+
+// Setup tells init what to build.
+type Setup struct {
+	Rootfs   workload.Rootfs `json:"rootfs"`
+	Hostname string          `json:"hostname"`
+	Rootless bool            `json:"rootless"`
+	// WaitMapped: the user id map is written by another program; wait for it.
+	WaitMapped bool `json:"wait_mapped"`
+	TTYGroup   bool `json:"tty_group"` // group 5 is mapped
+	// CgroupFD: the descriptor after exec's socket is the v2 cgroup to start
+	// exec in.
+	CgroupFD bool `json:"cgroup_fd"`
+	// CgroupTasks counts the v1 "tasks" files that follow, for exec.
+	CgroupTasks int `json:"cgroup_tasks"`
+	// Extra files go into the upper directory.
+	Extra []workload.ExtraFile `json:"extra,omitempty"`
+}
+
+// Execute tells exec what to become.
+type Execute struct {
+	Spec     workload.Spec `json:"spec"`
+	SingleID bool          `json:"single_id"` // a user namespace that maps only id 0
+	// Caps are the capabilities to keep, as a set of bits.
+	Caps    uint64 `json:"caps"`
+	Seccomp []byte `json:"seccomp"`
+	// CgroupTasks counts the open v1 "tasks" files to join, descriptors TasksFD on.
+	CgroupTasks int `json:"cgroup_tasks"`
+	// CgroupMounts are the v1 hierarchies to show below /sys/fs/cgroup. When
+	// there are none and the host has v2 only, CgroupUnified shows that.
+	CgroupMounts  []string `json:"cgroup_mounts"`
+	CgroupUnified bool     `json:"cgroup_unified"`
+}
