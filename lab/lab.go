@@ -30,7 +30,7 @@ type Options struct {
 	Kernel string
 	// Deterministic counts instructions instead of time, on one CPU.
 	Deterministic bool
-	// Memory of the machine in bytes; 0 means 2 GiB.
+	// Memory of the machine in bytes, at least 256 MiB; 0 means 2 GiB.
 	Memory int64
 	// CPUs of the machine; 0 means 2.
 	CPUs int
@@ -45,14 +45,20 @@ type Options struct {
 }
 
 const (
+	// minMemory holds the machine's kernel, initramfs and agent.
+	minMemory     = 256 << 20
 	defaultMemory = 2 << 30
 	defaultCPUs   = 2
 )
 
 // Run runs one command in a lab of its own and returns how it ended. An error
 // is the lab's own failure. Cancelling ctx ends the machine. When Run returns,
-// nothing is left of it. rec gets PhaseWorkload when the command runs; may be nil.
+// nothing is left of it. rec gets PhaseExec at the start, PhaseImage when what the
+// machine needs is ready, PhaseEntered when QEMU was started, the Session's
+// phases and PhaseTornDown; it may be nil.
 func Run(ctx context.Context, o Options, stdio workload.Stdio, rec *workload.Recorder) (workload.Exit, error) {
+	rec.Stamp(workload.PhaseExec)
+	defer rec.Stamp(workload.PhaseTornDown)
 	if err := o.validate(); err != nil {
 		return workload.Exit{}, err
 	}
@@ -61,7 +67,9 @@ func Run(ctx context.Context, o Options, stdio workload.Stdio, rec *workload.Rec
 		return workload.Exit{}, err
 	}
 	defer func() { _ = j.root.Close() }()
+	rec.Stamp(workload.PhaseImage)
 	m, err := start(j.config)
+	rec.Stamp(workload.PhaseEntered)
 	if err != nil {
 		return workload.Exit{}, err
 	}
@@ -97,8 +105,10 @@ func (o *Options) validate() error {
 		return errors.New("lab: no command")
 	case !filepath.IsAbs(o.Cwd):
 		return fmt.Errorf("lab: working directory %q is not absolute", o.Cwd)
-	case o.Memory < 0 || o.CPUs < 0 || o.CPUs > 64 || o.Timeout < 0:
-		return fmt.Errorf("lab: memory %d, %d CPUs, timeout %v: out of range", o.Memory, o.CPUs, o.Timeout)
+	case o.Memory != 0 && o.Memory < minMemory:
+		return &workload.Error{Op: "start the lab", Err: fmt.Errorf("%d MiB of memory is less than %d", o.Memory>>20, minMemory>>20)}
+	case o.CPUs < 0 || o.CPUs > 64 || o.Timeout < 0:
+		return &workload.Error{Op: "start the lab", Err: fmt.Errorf("%d CPUs, timeout %v: out of range", o.CPUs, o.Timeout)}
 	}
 	o.Cwd = filepath.Clean(o.Cwd)
 	if o.Memory == 0 {

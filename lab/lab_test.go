@@ -216,6 +216,7 @@ func TestValidate(t *testing.T) {
 		"no command":       {Cwd: "/"},
 		"relative cwd":     {Argv: []string{"x"}, Cwd: "y"},
 		"negative memory":  {Argv: []string{"x"}, Cwd: "/", Memory: -1},
+		"little memory":    {Argv: []string{"x"}, Cwd: "/", Memory: minMemory - 1},
 		"too many CPUs":    {Argv: []string{"x"}, Cwd: "/", CPUs: 65},
 		"negative timeout": {Argv: []string{"x"}, Cwd: "/", Timeout: -1},
 	} {

@@ -35,8 +35,11 @@ type stamp struct {
 	ctime syscall.Timespec
 }
 
-// mountLab mounts what only the lab has.
+// mountLab makes and mounts what only the lab has.
 func mountLab() error {
+	if err := onlineCPUs(); err != nil {
+		return err
+	}
 	err := mountAll([]mount{
 		{source: "run", target: "/run", kind: "tmpfs", flags: unix.MS_NOSUID | unix.MS_NODEV, data: "mode=0755"},
 		{source: "tmp", target: "/tmp", kind: "tmpfs", flags: unix.MS_NOSUID | unix.MS_NODEV, data: "mode=1777"},
@@ -53,6 +56,22 @@ func mountLab() error {
 	err = os.Chmod("/dev/kvm", 0o666)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	return nil
+}
+
+// onlineCPUs brings up the CPUs that the kernel was told to leave for later
+// (maxcpus=1): on an emulated machine every step of the boot that patches the
+// kernel's code waits for all CPUs, and they for their turn on the host.
+func onlineCPUs() error {
+	files, err := filepath.Glob("/sys/devices/system/cpu/cpu*/online")
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := os.WriteFile(f, []byte("1"), 0); err != nil {
+			return err
+		}
 	}
 	return nil
 }

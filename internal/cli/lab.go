@@ -54,7 +54,32 @@ func runLab(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	return a.inLab(ctx, opts)
+	rec := new(workload.Recorder)
+	err = a.inLab(ctx, opts, rec)
+	if o.verbose {
+		a.labTimes(rec.Stamps())
+	}
+	return err
+}
+
+// labTimes prints how long each part of a lab run took.
+func (a *app) labTimes(at map[string]int64) {
+	parts := []struct {
+		what     string
+		from, to workload.Phase
+	}{
+		{"find kernel, pack files", workload.PhaseExec, workload.PhaseImage},
+		{"start QEMU", workload.PhaseImage, workload.PhaseEntered},
+		{"boot the kernel, load modules", workload.PhaseEntered, workload.PhaseKernelUp},
+		{"mount root and carried files", workload.PhaseKernelUp, workload.PhaseWorkload},
+		{"command", workload.PhaseWorkload, workload.PhaseExited},
+		{"return files, end QEMU", workload.PhaseExited, workload.PhaseTornDown},
+	}
+	for _, p := range parts {
+		if from, to := at[p.from.String()], at[p.to.String()]; from != 0 && to != 0 {
+			_, _ = fmt.Fprintf(a.err, "duplex: %-30s %7.3f s\n", p.what, float64(to-from)/1e9)
+		}
+	}
 }
 
 func (o *labOptions) options(a *app, argv []string) (lab.Options, error) {
@@ -78,8 +103,7 @@ func (o *labOptions) options(a *app, argv []string) (lab.Options, error) {
 }
 
 // inLab runs a command in the lab, connected to the caller's streams.
-func (a *app) inLab(ctx context.Context, o lab.Options) error {
-	rec := new(workload.Recorder)
+func (a *app) inLab(ctx context.Context, o lab.Options, rec *workload.Recorder) error {
 	spec := workload.Spec{Interactive: o.Interactive, TTY: o.TTY}
 	se, err := a.newSession(ctx, &spec, rec)
 	if err != nil {

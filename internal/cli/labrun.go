@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/lab"
 	"github.com/duplex-run/duplex/vmm/probe"
 )
@@ -91,7 +92,7 @@ func (a *app) runInLab(ctx context.Context, j labJob) error {
 		CarryOnly: true,
 		Memory:    max(labMemory, memory+labMemory/2),
 		TTY:       j.opts.tty, Interactive: j.opts.interactive, Deterministic: j.deterministic,
-	})
+	}, new(workload.Recorder))
 }
 
 // argv is the command line inside the lab: the caller's flags, overridden by
