@@ -65,7 +65,7 @@ func (s *Session) Run(ctx context.Context, start *Start, stdio workload.Stdio) (
 		return workload.Exit{}, fmt.Errorf("guest agent: expected hello version %d, got %s version %d", Version, hello.Type, hello.Version)
 	}
 	s.Recorder.Stamp(workload.PhaseKernelUp) // where there is a mark, it came first
-	go func() { // a guest that does not read must not hold up the deadline
+	go func() {                              // a guest that does not read must not hold up the deadline
 		if err := s.write(&Message{Type: Run, Start: start}); err != nil {
 			s.failed <- err
 			return
