@@ -1,7 +1,9 @@
 package listing
 
 import (
+	"errors"
 	"fmt"
+	"os/exec"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -9,7 +11,7 @@ import (
 
 // Mounted mounts the EROFS image file read-only on the directory at, in a mount
 // namespace of its own that is gone when it returns, and calls f there. It
-// needs root and Linux 6.12, which mounts files without a loop device.
+// needs root, and before Linux 6.12, which mounts files, a loop device.
 func Mounted(image, at string, f func() error) error {
 	return mounted(image, at, "erofs", unix.MS_RDONLY, "", f)
 }
@@ -27,15 +29,29 @@ func mounted(source, at, fstype string, flags uintptr, options string, f func() 
 		runtime.LockOSThread()
 		err := privateMounts()
 		if err == nil {
-			if err = unix.Mount(source, at, fstype, flags, options); err != nil {
-				err = fmt.Errorf("mount %s: %w", source, err)
-			} else {
+			if err = mount(source, at, fstype, flags, options); err == nil {
 				err = f()
 			}
 		}
 		done <- err
 	}()
 	return <-done
+}
+
+func mount(source, at, fstype string, flags uintptr, options string) error {
+	err := unix.Mount(source, at, fstype, flags, options)
+	if errors.Is(err, unix.ENOTBLK) {
+		// The child shares this thread's mount namespace.
+		out, merr := exec.Command("mount", "-t", fstype, "-o", "loop,ro", source, at).CombinedOutput()
+		if merr == nil {
+			return nil
+		}
+		err = fmt.Errorf("through a loop device: %w: %s", merr, out)
+	}
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", source, err)
+	}
+	return nil
 }
 
 func privateMounts() error {
