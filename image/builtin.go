@@ -64,12 +64,12 @@ func openBuiltin(ref Reference) (*source, error) {
 		config: Config{Env: []string{"PATH=/bin:/usr/bin"}, Cmd: []string{"/bin/sh"}},
 		write: func(ctx context.Context, out *os.File, opts Options) (erofs.Stats, error) {
 			opts.progress("unpacking the builtin image (once)")
-			return writeBuiltin(out, digest)
+			return writeBuiltin(ctx, out, digest)
 		},
 	}, nil
 }
 
-func writeBuiltin(out *os.File, digest string) (erofs.Stats, error) {
+func writeBuiltin(ctx context.Context, out *os.File, digest string) (erofs.Stats, error) {
 	archive, err := embedded.Builtin()
 	if err != nil {
 		return erofs.Stats{}, err
@@ -79,11 +79,11 @@ func writeBuiltin(out *os.File, digest string) (erofs.Stats, error) {
 	for _, d := range builtinDirs {
 		put(root, d.path, &erofs.Node{Mode: unix.S_IFDIR | d.mode, Children: map[string]*erofs.Node{}})
 	}
-	if err := addCommands(w, root, archive); err != nil {
+	if err := addCommands(ctx, w, root, archive); err != nil {
 		return erofs.Stats{}, fmt.Errorf("embedded archive: %w", err)
 	}
 	for _, f := range builtinFiles {
-		data, err := w.Add(strings.NewReader(f.content), int64(len(f.content)))
+		data, err := w.Add(ctx, strings.NewReader(f.content), int64(len(f.content)))
 		if err != nil {
 			return erofs.Stats{}, err
 		}
@@ -94,7 +94,7 @@ func writeBuiltin(out *os.File, digest string) (erofs.Stats, error) {
 
 // addCommands moves u-root's /bbin to /bin and leaves out the rest. The archive
 // is our own, so it needs no suspicion.
-func addCommands(w *erofs.Writer, root *erofs.Node, archive []byte) error {
+func addCommands(ctx context.Context, w *erofs.Writer, root *erofs.Node, archive []byte) error {
 	records := cpio.Newc.Reader(bytes.NewReader(archive))
 	return cpio.ForEachRecord(records, func(r cpio.Record) error {
 		name, inBin := strings.CutPrefix(cpio.Normalize(r.Name), "bbin/")
@@ -112,7 +112,7 @@ func addCommands(w *erofs.Writer, root *erofs.Node, archive []byte) error {
 			n.Target = string(target)
 		case unix.S_IFREG:
 			var err error
-			if n.Data, err = w.Add(body, int64(r.FileSize)); err != nil {
+			if n.Data, err = w.Add(ctx, body, int64(r.FileSize)); err != nil {
 				return err
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
 	"hash/crc32"
 	"io"
 
@@ -50,7 +49,7 @@ func (w *Writer) Finish(root *Node, identity string) (Stats, error) {
 	metaStart := w.next
 	total := uint64(metaStart) + (l.end+blockSize-1)/blockSize
 	if total > maxBlocks {
-		return Stats{}, fmt.Errorf("image: %w", ErrTooBig)
+		return Stats{}, tooManyBlocks()
 	}
 	out := bufio.NewWriterSize(io.NewOffsetWriter(w.out, int64(metaStart)*blockSize), bufferSize)
 	if err := writeMeta(out, l); err != nil {

@@ -135,7 +135,7 @@ func (w *Writer) place(l *layout, n *Node) error {
 			whole--
 		}
 		if whole > maxBlocks-uint64(w.next) {
-			return fmt.Errorf("image: %w", ErrTooBig)
+			return tooManyBlocks()
 		}
 		n.block = w.next
 		w.next += uint32(whole)

@@ -79,7 +79,7 @@ func (s *Scan) Write(ctx context.Context, out *os.File) (Stats, error) {
 		if err := ctx.Err(); err != nil {
 			return Stats{}, err
 		}
-		if err := f.addTo(w); err != nil {
+		if err := f.addTo(ctx, w); err != nil {
 			return Stats{}, err
 		}
 	}
@@ -285,7 +285,7 @@ func IsOverlayXattr(name string) bool {
 }
 
 // addTo copies the file's contents into the image.
-func (f hostFile) addTo(w *Writer) error {
+func (f hostFile) addTo(ctx context.Context, w *Writer) error {
 	if f.stat.Size == 0 {
 		return f.unchanged(nil)
 	}
@@ -294,15 +294,10 @@ func (f hostFile) addTo(w *Writer) error {
 		return err
 	}
 	defer func() { _ = file.Close() }()
-	data, err := w.Add(file, f.stat.Size)
-	if errors.Is(err, ErrTooBig) || err == nil && data.Size() != f.stat.Size {
-		err = ErrChanged
+	if f.node.Data, err = w.addFile(ctx, file, f.stat.Size); err != nil {
+		return fmt.Errorf("%s: %w", f.path, err)
 	}
-	if err == nil {
-		f.node.Data = data
-		return f.unchanged(file)
-	}
-	return fmt.Errorf("%s: %w", f.path, err)
+	return f.unchanged(file)
 }
 
 // unchanged compares the file (opened, or by its path) with the scan.

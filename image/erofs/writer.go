@@ -2,6 +2,7 @@ package erofs
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -40,9 +41,12 @@ func NewWriter(out *os.File) *Writer {
 
 // Add copies r to its end into the image and returns where it is. More than
 // limit bytes are ErrTooBig.
-func (w *Writer) Add(r io.Reader, limit int64) (Data, error) {
+func (w *Writer) Add(ctx context.Context, r io.Reader, limit int64) (Data, error) {
 	d := Data{block: w.next}
 	for {
+		if err := ctx.Err(); err != nil {
+			return Data{}, err
+		}
 		n, err := fill(r, w.buf)
 		if d.size += int64(n); d.size > limit {
 			return Data{}, fmt.Errorf("more than %d bytes: %w", limit, ErrTooBig)
@@ -57,6 +61,56 @@ func (w *Writer) Add(r io.Reader, limit int64) (Data, error) {
 			return Data{}, err
 		}
 	}
+}
+
+// addFile is Add for the first size bytes of a file of the host, whose holes
+// are not even read: a sparse file of a terabyte takes no time. A file that
+// ends early is ErrChanged.
+func (w *Writer) addFile(ctx context.Context, f *os.File, size int64) (Data, error) {
+	d := Data{block: w.next, size: size}
+	if blocks(size) > maxBlocks-uint64(w.next) {
+		return Data{}, tooManyBlocks()
+	}
+	for at := int64(0); at < size; {
+		start, end, err := extent(f, at, size)
+		if err != nil {
+			return Data{}, err
+		}
+		w.next = d.block + uint32(start/blockSize)
+		part, err := w.Add(ctx, io.NewSectionReader(f, start, end-start), end-start)
+		if err != nil {
+			return Data{}, err
+		}
+		if part.size != end-start {
+			return Data{}, ErrChanged
+		}
+		at = end
+	}
+	w.next = d.block + uint32(blocks(size))
+	return d, nil
+}
+
+// extent returns the first part of f, in whole blocks, from byte at on that is
+// no hole; start == end == size when there is none. A file system that knows no
+// holes has one extent.
+func extent(f *os.File, at, size int64) (start, end int64, err error) {
+	start, err = f.Seek(at, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO), err == nil && start >= size:
+		return size, size, nil
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOTSUP):
+		return at, size, nil
+	case err != nil:
+		return 0, 0, err
+	}
+	if end, err = f.Seek(start, unix.SEEK_HOLE); err != nil {
+		return 0, 0, err
+	}
+	return start / blockSize * blockSize, min((end+blockSize-1)/blockSize*blockSize, size), nil
+}
+
+func tooManyBlocks() error {
+	return fmt.Errorf("image: more than %d blocks: %w", uint32(maxBlocks), ErrTooBig)
 }
 
 // Discard gives back the space of contents that no Node will use. The blocks
@@ -91,7 +145,7 @@ func fill(r io.Reader, p []byte) (int, error) {
 func (w *Writer) writeBlocks(p []byte) error {
 	count := blocks(int64(len(p)))
 	if count > maxBlocks-uint64(w.next) {
-		return fmt.Errorf("image: more than %d blocks: %w", uint32(maxBlocks), ErrTooBig)
+		return tooManyBlocks()
 	}
 	start := int64(w.next) * blockSize
 	w.next += uint32(count)

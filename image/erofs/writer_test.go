@@ -2,6 +2,7 @@ package erofs_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +35,7 @@ func newDir() *erofs.Node {
 
 func add(t testing.TB, w *erofs.Writer, content []byte) *erofs.Node {
 	t.Helper()
-	data, err := w.Add(bytes.NewReader(content), int64(len(content)))
+	data, err := w.Add(context.Background(), bytes.NewReader(content), int64(len(content)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,11 +141,11 @@ func TestWriterRefuses(t *testing.T) {
 		}
 	}
 	_, w := newImage(t)
-	if _, err := w.Add(strings.NewReader("12345"), 4); !errors.Is(err, erofs.ErrTooBig) {
+	if _, err := w.Add(t.Context(), strings.NewReader("12345"), 4); !errors.Is(err, erofs.ErrTooBig) {
 		t.Errorf("5 bytes where 4 may be: %v", err)
 	}
 	truncated := iotest.DataErrReader(io.MultiReader(strings.NewReader("123"), iotest.ErrReader(io.ErrUnexpectedEOF)))
-	if _, err := w.Add(truncated, 100); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := w.Add(t.Context(), truncated, 100); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a source that breaks off: %v", err)
 	}
 }
@@ -228,6 +229,51 @@ func TestPackSources(t *testing.T) {
 	}
 }
 
+// The holes of a file are neither read nor stored, wherever they are.
+func TestPackSparse(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "sparse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	const size = 1<<40 + 5
+	parts := map[int64]string{0: "start", 5000: "odd", 3<<20 - 2: "across", 1 << 39: "middle", size - 3: "end"}
+	for at, content := range parts {
+		if _, err := f.WriteAt([]byte(content), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	image, err := os.Open(packInto(t, erofs.Source{Path: dir, At: "/"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = image.Close() }()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(image.Fd()), &st); err != nil || st.Blocks*512 > 1<<20 {
+		t.Errorf("image takes %d bytes on disk, %v", st.Blocks*512, err)
+	}
+	root, err := erofs.Load(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := root.Children["sparse"].Open(image)
+	if content.Size() != size {
+		t.Errorf("file of %d bytes", content.Size())
+	}
+	for at, want := range parts {
+		window := make([]byte, len(want)+2) // with a zero on either side
+		from := max(0, at-1)
+		window = window[:min(int64(len(window)), size-from)]
+		if _, err := content.ReadAt(window, from); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Trim(string(window), "\x00"); got != want {
+			t.Errorf("at %d: %q, want %q", at, got, want)
+		}
+	}
+}
+
 // The kernel's own file systems are left out.
 func TestPackSkipsProc(t *testing.T) {
 	f, err := os.Open(packInto(t, erofs.Source{Path: "/proc", At: "/proc"}))
@@ -279,7 +325,7 @@ func BenchmarkAdd(b *testing.B) {
 	b.SetBytes(int64(len(content)))
 	for b.Loop() {
 		f, w := newImage(b)
-		if _, err := w.Add(bytes.NewReader(content), int64(len(content))); err != nil {
+		if _, err := w.Add(context.Background(), bytes.NewReader(content), int64(len(content))); err != nil {
 			b.Fatal(err)
 		}
 		_ = os.Remove(f.Name())

@@ -56,14 +56,14 @@ func (m *Merger) Apply(ctx context.Context, r io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("read tar: %w", err)
 		}
-		if err := m.entry(hdr, archive); err != nil {
+		if err := m.entry(ctx, hdr, archive); err != nil {
 			return fmt.Errorf("entry %.200q: %w", hdr.Name, err)
 		}
 	}
 }
 
 // entry puts one entry into the tree.
-func (m *Merger) entry(hdr *tar.Header, body io.Reader) error {
+func (m *Merger) entry(ctx context.Context, hdr *tar.Header, body io.Reader) error {
 	if err := m.account(hdr); err != nil {
 		return err
 	}
@@ -91,11 +91,11 @@ func (m *Merger) entry(hdr *tar.Header, body io.Reader) error {
 	if len(stack) == maxDepth {
 		return fmt.Errorf("more than %d directories deep: %w", maxDepth, ErrLimit)
 	}
-	return m.put(stack[len(stack)-1], name, hdr, body)
+	return m.put(ctx, stack[len(stack)-1], name, hdr, body)
 }
 
 // put makes the entry name in dir.
-func (m *Merger) put(dir *erofs.Node, name string, hdr *tar.Header, body io.Reader) error {
+func (m *Merger) put(ctx context.Context, dir *erofs.Node, name string, hdr *tar.Header, body io.Reader) error {
 	old := dir.Children[name]
 	isDir := hdr.Typeflag == tar.TypeDir
 	if m.touched[nameKey{dir, name}] == explicit && !(isDir && old.IsDir()) {
@@ -105,7 +105,7 @@ func (m *Merger) put(dir *erofs.Node, name string, hdr *tar.Header, body io.Read
 		m.touch(dir, name, explicit)
 		return m.setMeta(old, hdr)
 	}
-	n, err := m.node(hdr, body)
+	n, err := m.node(ctx, hdr, body)
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (m *Merger) spend(cost int64) error {
 }
 
 // node makes what the entry describes, or finds what it links to.
-func (m *Merger) node(hdr *tar.Header, body io.Reader) (*erofs.Node, error) {
+func (m *Merger) node(ctx context.Context, hdr *tar.Header, body io.Reader) (*erofs.Node, error) {
 	n := &erofs.Node{}
 	switch hdr.Typeflag {
 	case tar.TypeLink:
@@ -177,7 +177,7 @@ func (m *Merger) node(hdr *tar.Header, body io.Reader) (*erofs.Node, error) {
 	}
 	if n.Type() == unix.S_IFREG && hdr.Size > 0 {
 		var err error
-		if n.Data, err = m.out.Add(body, hdr.Size); err != nil {
+		if n.Data, err = m.out.Add(ctx, body, hdr.Size); err != nil {
 			return nil, err
 		}
 	}
