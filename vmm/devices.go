@@ -26,7 +26,11 @@ type wire struct {
 
 // attach puts all devices on the buses.
 func (v *VM) attach() error {
-	if err := v.attachPorts(); err != nil {
+	irq, err := v.newIRQ(gsiSerial)
+	if err != nil {
+		return err
+	}
+	if err := v.attachPorts(irq.signal); err != nil {
 		return err
 	}
 	for i, d := range v.cfg.Devices {

@@ -39,13 +39,10 @@ func (w writeOnly) Write(_ uint64, p []byte) {
 	}
 }
 
-// attachPorts puts the small devices on the port bus.
-func (v *VM) attachPorts() error {
+// attachPorts puts the small devices on the port bus. serialIRQ interrupts the
+// guest for the serial port.
+func (v *VM) attachPorts(serialIRQ func()) error {
 	v.console = newConsole(v.cfg.Console)
-	irq, err := v.newIRQ(gsiSerial)
-	if err != nil {
-		return err
-	}
 	nothing := func(byte) {}
 	for _, p := range []struct {
 		base uint64
@@ -63,7 +60,7 @@ func (v *VM) attachPorts() error {
 			return err
 		}
 	}
-	return v.ports.Register(portSerial, serial.Ports, serial.New(v.console, irq.signal))
+	return v.ports.Register(portSerial, serial.Ports, serial.New(v.console, serialIRQ))
 }
 
 func (v *VM) i8042Command(b byte) {

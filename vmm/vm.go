@@ -16,10 +16,11 @@ import (
 	"github.com/duplex-run/duplex/vmm/virtio"
 )
 
-// DefaultCmdline is a kernel command line that suits the machine: no more than
-// warnings on the console, no time spent on devices that are not there, and an
-// end to the run after a panic.
-const DefaultCmdline = "console=ttyS0 quiet panic=-1 reboot=k pci=off 8250.nr_uarts=1 cryptomgr.notests"
+// DefaultCmdline is a kernel command line that suits the machine: only what is
+// critical on the console; a reset after a panic, by the i8042, so that a run
+// always ends; nothing spent on PCI and on serial ports that are not there; and
+// no self-tests of the kernel's cryptography, which are half of the boot.
+const DefaultCmdline = "console=ttyS0 loglevel=3 panic=-1 reboot=k pci=off 8250.nr_uarts=1 cryptomgr.notests"
 
 // Guest physical addresses that KVM needs on some Intel processors; they lie in
 // the hole below 4 GiB.

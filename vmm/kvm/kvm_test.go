@@ -18,7 +18,6 @@ func TestLayouts(t *testing.T) {
 		of      any
 	}{
 		{reqSetUserMemoryRegion, memoryRegion{}},
-		{reqIRQLine, irqLevel{}},
 		{reqIRQFD, irqFD{}},
 		{reqIOEventFD, ioEventFD{}},
 		{reqGetRegs, Regs{}},
@@ -168,9 +167,6 @@ func TestRealKVM(t *testing.T) {
 	}
 	if err := cpu.SetMSRs([]MSR{{Index: 0x1a0, Data: 1}, {Index: 0xdead0000}}); err == nil {
 		t.Error("an MSR that does not exist was set")
-	}
-	if khz, err := cpu.TSCKHz(); err != nil || khz < 100_000 {
-		t.Errorf("TSC at %d kHz, %v", khz, err)
 	}
 	if err := errors.Join(cpu.Close(), vm.Close(), sys.Close(), cpu.Close(), vm.Close(), sys.Close()); err != nil {
 		t.Errorf("close: %v", err)

@@ -12,7 +12,6 @@ const (
 	reqSetTSSAddr          = 0xae47
 	reqSetIdentityMapAddr  = 0x4008ae48
 	reqCreateIRQChip       = 0xae60
-	reqIRQLine             = 0x4008ae61
 	reqIRQFD               = 0x4020ae76
 	reqIOEventFD           = 0x4040ae79
 	reqRun                 = 0xae80
@@ -22,7 +21,6 @@ const (
 	reqSetSregs            = 0x4138ae84
 	reqSetMSRs             = 0x4008ae89
 	reqSetCPUID2           = 0x4008ae90
-	reqGetTSCKHz           = 0xaea3
 )
 
 // APIVersion is the only version of the API there is: KVM_GET_API_VERSION has
@@ -138,8 +136,6 @@ type memoryRegion struct {
 	slot, flags                 uint32
 	guest, size, userspaceStart uint64
 }
-
-type irqLevel struct{ gsi, level uint32 }
 
 type irqFD struct {
 	fd, gsi, flags, resample uint32

@@ -219,9 +219,3 @@ func (c *VCPU) SetMSRs(msrs []MSR) error {
 	}
 	return nil
 }
-
-// TSCKHz is the guest's TSC frequency in kHz.
-func (c *VCPU) TSCKHz() (int, error) {
-	v, err := ioctl(c.fd, reqGetTSCKHz, 0)
-	return v, wrap("KVM_GET_TSC_KHZ", err)
-}

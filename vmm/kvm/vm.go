@@ -42,11 +42,6 @@ func (v *VM) CreateIRQChip() error {
 	return wrap("KVM_CREATE_IRQCHIP", err)
 }
 
-// SetIRQ drives a GSI high (1) or low (0).
-func (v *VM) SetIRQ(gsi, level uint32) error {
-	return wrap("KVM_IRQ_LINE", ioctlPtr(v.fd, reqIRQLine, &irqLevel{gsi, level}))
-}
-
 // IRQFD makes every write to the eventfd an edge on the GSI, without an exit.
 func (v *VM) IRQFD(eventfd int, gsi uint32) error {
 	return wrap("KVM_IRQFD", ioctlPtr(v.fd, reqIRQFD, &irqFD{fd: uint32(eventfd), gsi: gsi}))
