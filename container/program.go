@@ -17,6 +17,10 @@ import (
 // In any other process it does nothing. main must call it before anything else.
 func Init() { inside.Main() }
 
+// Prefetch starts to load what the first run of this process needs, so that it
+// is there when the caller has done what it has to do before Run. Optional.
+func Prefetch() { go func() { _, _ = program() }() } // Run reports the error
+
 // carried is embedded.ContainerInit, but in tests: they test what they were
 // compiled with.
 var carried = embedded.ContainerInit

@@ -14,6 +14,7 @@ import (
 
 	"github.com/duplex-run/duplex/container/cgroup"
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/seccomp"
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -50,7 +51,6 @@ type run struct {
 	spec     workload.Spec
 	rec      *workload.Recorder
 	ids      idMap
-	filter   <-chan filterResult
 	scratch  *hostdir.Run
 	cgroup   *cgroup.Set
 	init     *os.Process
@@ -72,7 +72,7 @@ func prepare(spec workload.Spec, rec *workload.Recorder) (*run, error) {
 	if ids.single {
 		spec.User.Groups = nil // setgroups(2) is denied there
 	}
-	r := &run{spec: spec, rec: rec, ids: ids, filter: startFilter(), selfTime: cpuTime()}
+	r := &run{spec: spec, rec: rec, ids: ids, selfTime: cpuTime()}
 	return r, nil
 }
 
@@ -170,12 +170,8 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 			return nil, err
 		}
 	}
-	filter := <-r.filter
-	if filter.err != nil {
-		return nil, filter.err
-	}
 	if err := r.exec.Send(handshake.Message{Kind: handshake.KindExecute, Execute: &handshake.Execute{
-		Spec: r.spec, SingleID: r.ids.single, Caps: defaultCapSet(), Seccomp: filter.bpf,
+		Spec: r.spec, SingleID: r.ids.single, Caps: seccomp.DefaultCapSet(), Seccomp: seccomp.Default(),
 		CgroupTasks: len(r.cgroup.Tasks()), CgroupMounts: r.cgroup.Names(),
 		CgroupUnified: cgroup.OnlyUnified(),
 	}}); err != nil {

@@ -1,20 +1,10 @@
-// Package seccomp compiles docker's default seccomp profile to a classic BPF
-// program for seccomp(2), without libseccomp.
+// Package seccomp holds docker's default seccomp profile as a classic BPF
+// program, and the capabilities it goes with.
 //
-// A profile (opencontainers/runtime-spec, config-linux.md "Seccomp") lists
-// system calls by name with an action and, sometimes, comparisons of their
-// arguments. Compile turns it into one program for x86-64 and the two other
-// ways into its kernel: 32-bit x86 and x32, each with its own system call
-// numbers (syscalls_gen.go, written by generate.go from golang.org/x/sys).
-//
-// As runc does, a system call whose number is above every number the profile
-// names returns ENOSYS and not the profile's default: it is newer than the
-// profile, and libraries fall back to older calls on ENOSYS only.
-//
-// The order of the program: architecture, then a binary search over the system
-// call number, then the comparisons. The kernel finds out by itself which
-// numbers are allowed whatever the arguments, and does not run the program for
-// them (Linux 5.11).
+// The program is compiled from github.com/moby/profiles by package compiler,
+// ahead of time (go generate): reading and compiling the profile would cost every
+// start of a container 1 ms of CPU. A test fails when default.bpf is not what the
+// compiler makes of the profile in go.mod.
 package seccomp
 
 //go:generate go run generate.go

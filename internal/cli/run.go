@@ -129,6 +129,9 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 // prepare resolves the image and, for a microVM, the kernel and the initramfs.
 func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso workload.Isolation) (workload.Runner, workload.Spec, error) {
 	var none workload.Spec
+	if iso == workload.Container {
+		container.Prefetch()
+	}
 	img, err := a.image(ctx, fs.Arg(0), iso == workload.Container && container.NeedsTree())
 	if err != nil {
 		return nil, none, err

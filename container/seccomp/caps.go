@@ -1,12 +1,12 @@
-package container
+package seccomp
 
 import "golang.org/x/sys/unix"
 
-// defaultCaps are the capabilities docker leaves a container
-// (moby/oci/caps/defaults.go).
-var defaultCaps = []struct {
-	name   string
-	number uint
+// DefaultCaps are the capabilities docker leaves a container, and those that
+// Default was compiled for (moby, daemon/pkg/oci/caps/defaults.go).
+var DefaultCaps = []struct {
+	Name   string
+	Number uint
 }{
 	{"CAP_CHOWN", unix.CAP_CHOWN},
 	{"CAP_DAC_OVERRIDE", unix.CAP_DAC_OVERRIDE},
@@ -24,18 +24,11 @@ var defaultCaps = []struct {
 	{"CAP_AUDIT_WRITE", unix.CAP_AUDIT_WRITE},
 }
 
-func defaultCapSet() uint64 {
+// DefaultCapSet returns DefaultCaps as a set of bits.
+func DefaultCapSet() uint64 {
 	var set uint64
-	for _, c := range defaultCaps {
-		set |= 1 << c.number
+	for _, c := range DefaultCaps {
+		set |= 1 << c.Number
 	}
 	return set
-}
-
-func defaultCapNames() []string {
-	var names []string
-	for _, c := range defaultCaps {
-		names = append(names, c.name)
-	}
-	return names
 }
