@@ -133,13 +133,13 @@ type msrTable struct {
 }
 
 type memoryRegion struct {
-	slot, flags                 uint32
+	slot, _                     uint32
 	guest, size, userspaceStart uint64
 }
 
 type irqFD struct {
-	fd, gsi, flags, resample uint32
-	_                        [16]uint8
+	fd, gsi, _, _ uint32
+	_             [16]uint8
 }
 
 type ioEventFD struct {
