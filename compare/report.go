@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -59,20 +60,30 @@ func sideNames(sides [2]workload.Isolation) [2]string {
 
 func (r *reporter) printf(format string, args ...any) { fmt.Fprintf(&r.b, format, args...) }
 
-// text writes a paragraph, wrapped.
+// text writes a paragraph, wrapped; a word longer than a line is cut.
 func (r *reporter) text(s string) {
-	line := ""
-	for word := range strings.FieldsSeq(s) {
-		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > Columns {
-			r.printf("%s\n", line)
-			line = ""
-		}
-		if line != "" {
-			line += " "
-		}
-		line += word
+	var line []rune
+	flush := func() {
+		r.printf("%s\n", string(line))
+		line = line[:0]
 	}
-	r.printf("%s\n", line)
+	for field := range strings.FieldsSeq(s) {
+		word := []rune(field)
+		if len(line) > 0 && len(line)+1+len(word) > Columns {
+			flush()
+		}
+		if len(line) > 0 {
+			line = append(line, ' ')
+		}
+		line = append(line, word...)
+		for len(line) > Columns {
+			rest := slices.Clone(line[Columns:])
+			line = line[:Columns]
+			flush()
+			line = append(line, rest...)
+		}
+	}
+	flush()
 }
 
 const (

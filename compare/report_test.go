@@ -189,3 +189,18 @@ func TestFormat(t *testing.T) {
 		}
 	}
 }
+
+func TestTextKeepsToTheWidth(t *testing.T) {
+	r := &reporter{}
+	words := "a " + strings.Repeat("x", 2*Columns+3) + " b " + strings.Repeat("word ", 40)
+	r.text(words)
+	for line := range strings.Lines(r.b.String()) {
+		if n := len(strings.TrimSuffix(line, "\n")); n > Columns || n == 0 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	joined := strings.NewReplacer(" ", "", "\n", "")
+	if joined.Replace(r.b.String()) != joined.Replace(words) {
+		t.Errorf("text was lost:\n%s", r.b.String())
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/internal/embedded"
@@ -70,6 +71,9 @@ func runRun(ctx context.Context, a *app, args []string) error {
 	f.register(fs)
 	if err := a.parse(fs, args); err != nil {
 		return err
+	}
+	if f.reportFD > 0 {
+		unix.CloseOnExec(f.reportFD) // inherited, and not for our children
 	}
 	rec := &workload.Recorder{}
 	exit, err := f.run(ctx, a, fs, args, rec)
