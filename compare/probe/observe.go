@@ -19,7 +19,7 @@ const (
 	maxFiles   = 20000
 	maxPaths   = 200
 	maxDevices = 512
-	maxTime    = 20 * time.Second
+	maxTime    = 10 * time.Second
 )
 
 func observe() isolation.Observation {
