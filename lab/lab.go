@@ -87,6 +87,7 @@ func Run(ctx context.Context, o Options, stdio workload.Stdio, rec *workload.Rec
 		Stderr:   m.streams[agentproto.Stderr],
 		Return:   m.streams[agentproto.Return],
 		Unpack:   j.receiver.unpack,
+		OnHello:  func() { rec.Stamp(workload.PhaseKernelUp) },
 		Recorder: rec,
 	}
 	if o.Timeout > 0 {

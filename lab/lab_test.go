@@ -102,6 +102,25 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// limited is a reader at the far end that has read enough.
+type limited int
+
+func (l *limited) Write(p []byte) (int, error) {
+	if *l -= limited(len(p)); *l < 0 {
+		return 0, unix.EPIPE
+	}
+	return len(p), nil
+}
+
+// A command whose output nobody reads ends as it would in a shell's pipeline.
+func TestClosedOutput(t *testing.T) {
+	out := limited(100_000)
+	exit, err := inLab(t, nil, workload.Stdio{Out: &out}, "spew")
+	if err != nil || exit.Status() != 128+int(unix.SIGPIPE) {
+		t.Errorf("%+v, %v", exit, err)
+	}
+}
+
 func TestTerminal(t *testing.T) {
 	var out bytes.Buffer
 	exit, err := inLab(t, func(o *Options) {

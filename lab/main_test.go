@@ -25,6 +25,7 @@ const helperEnv = "LAB_TEST_HELPER"
 func TestMain(m *testing.M) {
 	helpers := map[string]func() error{
 		"files": helpFiles, "wait": helpWait, "terminal": helpTerminal, "crash": helpCrash, "run": helpRun,
+		"spew": helpSpew,
 	}
 	name := os.Getenv(helperEnv)
 	if name == "" {
@@ -119,6 +120,15 @@ func helpTerminal() error {
 		return fmt.Errorf("at the end of stdin: %w", err)
 	}
 	return nil
+}
+
+// helpSpew writes until it cannot.
+func helpSpew() error {
+	for {
+		if _, err := os.Stdout.WriteString("spew\n"); err != nil {
+			return err
+		}
+	}
 }
 
 func helpCrash() error {

@@ -34,8 +34,10 @@ type Session struct {
 	Unpack func(io.Reader) error
 	// Deadline ends the workload with Exit.TimedOut; zero means never.
 	Deadline time.Time
-	// Recorder gets PhaseKernelUp and PhaseWorkload (unless marks stamped them),
-	// PhaseFirstByte and PhaseExited; may be nil.
+	// OnHello is called when the agent says hello; may be nil.
+	OnHello func()
+	// Recorder gets PhaseWorkload (unless a mark stamped it), PhaseFirstByte and
+	// PhaseExited; may be nil.
 	Recorder *workload.Recorder
 
 	send     sync.Mutex
@@ -64,8 +66,10 @@ func (s *Session) Run(ctx context.Context, start *Start, stdio workload.Stdio) (
 	case hello.Type != Hello || hello.Version != Version:
 		return workload.Exit{}, fmt.Errorf("guest agent: expected hello version %d, got %s version %d", Version, hello.Type, hello.Version)
 	}
-	s.Recorder.Stamp(workload.PhaseKernelUp) // where there is a mark, it came first
-	go func() {                              // a guest that does not read must not hold up the deadline
+	if s.OnHello != nil {
+		s.OnHello()
+	}
+	go func() { // a guest that does not read must not hold up the deadline
 		if err := s.write(&Message{Type: Run, Start: start}); err != nil {
 			s.failed <- err
 			return
