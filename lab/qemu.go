@@ -47,6 +47,9 @@ func (c config) arguments() []string {
 	args := []string{
 		"-M", "microvm,x-option-roms=off,auto-kernel-cmdline=off,acpi=on,rtc=on",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		// What the machine needs no more once it runs, a guest that breaks out of it
+		// does not get either (seccomp, no_new_privs).
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-cpu", "max", "-m", strconv.FormatInt(c.memory>>20, 10) + "M",
 		"-kernel", c.kernel, "-initrd", c.initrd, "-append", c.append,
 		"-global", "virtio-mmio.force-legacy=off",
