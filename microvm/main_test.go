@@ -45,6 +45,7 @@ func TestMachine(t *testing.T) {
 		t.Skip("this is that machine")
 	}
 	args := guestArgs(t)
+	t.Log(args)
 	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	defer cancel()
 	o := lab.Options{Argv: args, Cwd: t.TempDir(), Carry: []string{*kernelFlag, *initrdFlag, *rootfsFlag}}

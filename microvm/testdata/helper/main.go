@@ -23,6 +23,7 @@ func main() {
 	case "exit":
 		os.Exit(n)
 	case "kill":
+		defaultAction(unix.SIGSEGV, unix.SIGTERM)
 		_ = unix.Kill(os.Getpid(), unix.Signal(n))
 		select {}
 	case "sleep":
