@@ -32,7 +32,8 @@
 // descriptor: nothing shows on the host, and nothing is left there however a
 // run ends. The lower layer is the image's EROFS file (mounted as a file since
 // Linux 6.12, through a loop device before), or the unpacked tree where the host
-// may not mount EROFS; the upper layer is a tmpfs.
+// may not mount EROFS; the upper layer is a tmpfs, so what the workload writes is
+// memory and counts towards its memory limit.
 //
 // Every mount except the bind-mounted standard device nodes and devpts is nodev.
 // CAP_MKNOD, which docker's default set includes, thereby gives no access to a
@@ -42,5 +43,17 @@
 // # What the workload may do
 //
 // Docker's defaults: its 14 capabilities, its seccomp profile, its masked and
-// read-only paths; and no_new_privs always, which docker leaves off.
+// read-only paths; and no_new_privs always, which docker leaves off. Init itself
+// keeps only CAP_KILL once the workload starts, and cannot be traced.
+//
+// Without root, a user namespace makes the caller root inside. With newuidmap(1)
+// and subordinate ids there are other users too; without, a --user other than 0
+// is refused. Limits need a cgroup this user may write: one that was asked for
+// and cannot be set is an error, never ignored.
+//
+// # Limits
+//
+// See package cgroup. The groups hold the workload only: init, some threads and
+// a few megabytes, stays outside, so that --pids-limit=1 and --memory=6m mean
+// what they say. A memory limit includes swap (there is none on top).
 package container

@@ -147,17 +147,15 @@ func (s *Set) add(layout Layout, o Options, controller string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	g := group{Hierarchy: h, dir: dir}
-	s.groups = append(s.groups, g)
 	flags := os.O_WRONLY
 	if h.V2() {
 		flags = unix.O_RDONLY | unix.O_DIRECTORY
 	}
 	f, err := os.OpenFile(filepath.Join(dir, handle), flags, 0)
 	if err != nil {
-		return err
+		return errors.Join(err, o.Remove(dir))
 	}
-	s.groups[len(s.groups)-1].handle = f
+	s.groups = append(s.groups, group{Hierarchy: h, dir: dir, handle: f})
 	return nil
 }
 
@@ -331,9 +329,7 @@ func keyed(text, key string) int64 {
 func (s *Set) Close() error {
 	var errs []error
 	for _, g := range slices.Backward(s.groups) {
-		if g.handle != nil {
-			_ = g.handle.Close()
-		}
+		_ = g.handle.Close()
 		errs = append(errs, s.remove(g.dir))
 	}
 	s.groups = nil

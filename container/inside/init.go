@@ -92,6 +92,11 @@ func becomeRoot(c handshake.Conn) error {
 	if err := unix.Setresuid(0, 0, 0); err != nil {
 		return fmt.Errorf("setuid 0: %w", err)
 	}
+	// Changing ids cleared it (PR_SET_PDEATHSIG(2const)). Should duplex have
+	// ended in between: follow notices.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("set the parent-death signal: %w", err)
+	}
 	return nil
 }
 
