@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -84,10 +85,9 @@ func TestPlan(t *testing.T) {
 
 func TestPlanRefuses(t *testing.T) {
 	dir := t.TempDir()
-	for i := range maxNamedFiles {
-		if err := os.Symlink("x", filepath.Join(dir, fmt.Sprint(i))); err != nil {
-			t.Fatal(err)
-		}
+	sparse := filepath.Join(dir, "sparse")
+	if err := errors.Join(os.WriteFile(sparse, nil, 0o600), os.Truncate(sparse, maxNamedBytes+1)); err != nil {
+		t.Fatal(err)
 	}
 	for name, o := range map[string]Options{
 		"not there":    {Argv: []string{"true"}, Carry: []string{filepath.Join(dir, "missing")}},

@@ -163,6 +163,7 @@ func TestTimeout(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
+	boots(t)
 	o, err := options("wait")
 	if err != nil {
 		t.Fatal(err)
@@ -183,6 +184,7 @@ func TestCancel(t *testing.T) {
 
 // kill -9 of duplex at any moment takes the machine with it.
 func TestKilled(t *testing.T) {
+	boots(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

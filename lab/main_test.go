@@ -161,6 +161,7 @@ func options(helper string, args ...string) (Options, error) {
 // inLab runs a helper to its end and checks that nothing of the lab is left.
 func inLab(t *testing.T, change func(*Options), stdio workload.Stdio, helper string, args ...string) (workload.Exit, error) {
 	t.Helper()
+	boots(t)
 	o, err := options(helper, args...)
 	if err != nil {
 		t.Fatal(err)
@@ -185,6 +186,14 @@ func inLab(t *testing.T, change func(*Options), stdio workload.Stdio, helper str
 		t.Logf("console:\n%s", &log)
 	}
 	return exit, err
+}
+
+// boots marks a test that boots a machine, which takes seconds.
+func boots(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("boots a machine")
+	}
 }
 
 // children lists the processes that pid started and that are still there.
