@@ -48,6 +48,18 @@ func TestImportFormats(t *testing.T) {
 	}
 }
 
+// Older dockers store a layer that occurs twice as a link to the first.
+func TestImportLinkedLayer(t *testing.T) {
+	newStore(t)
+	b := plain(tarOf(t, text("file", "1")))
+	members := dockerMembers(t, config(t, b, b), b, b)
+	members[2] = member{name: members[2].name, link: "../layer0/layer.tar"}
+	img := resolve(t, "docker-archive:"+writeFile(t, tarOf(t, members...)), image.Options{})
+	if got := readFile(t, img, "file"); got != "1" {
+		t.Errorf("file holds %q", got)
+	}
+}
+
 // names lists the root directory of an image.
 func names(t *testing.T, img *image.Image) string {
 	t.Helper()

@@ -167,7 +167,8 @@ func userError(ref string, err error) error {
 	remedy := ""
 	switch {
 	case errors.Is(err, ErrReference):
-		remedy = "Images are named builtin, docker-archive:FILE, oci:DIR[:TAG] or rootfs:DIR."
+		remedy = "Images are named builtin, docker-archive:FILE, oci:DIR[:TAG] or rootfs:DIR;\n" +
+			"'skopeo copy docker://debian:12 oci:DIR:12' gets one from a registry."
 	case errors.Is(err, ErrUnknown):
 		remedy = "'duplex image ls' lists what was imported."
 	case errors.Is(err, ErrInUse):

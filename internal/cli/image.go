@@ -100,7 +100,7 @@ func printImages(w io.Writer, list []*image.Image, asJSON, quiet bool) error {
 			continue
 		}
 		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", short(img.Digest), units.BytesSize(float64(img.DiskUsage)),
-			img.Imported.Format("2006-01-02 15:04"), ellipsis(img.Ref, 36))
+			img.Imported.Format("2006-01-02 15:04"), ellipsis(printable(img.Ref), 36))
 	}
 	return tw.Flush()
 }
@@ -141,7 +141,7 @@ func printImage(w io.Writer, img *image.Image) error {
 	line := func(key, format string, args ...any) {
 		fmt.Fprintf(&b, "%-12s %s\n", key+":", fmt.Sprintf(format, args...))
 	}
-	line("Image", "%s", img.Ref)
+	line("Image", "%s", printable(img.Ref))
 	line("Digest", "%s", img.Digest)
 	line("Imported", "%s", img.Imported.Format("2006-01-02 15:04:05 MST"))
 	line("Size", "%s on disk, %s as a disk", units.BytesSize(float64(img.DiskUsage)), units.BytesSize(float64(img.Size)))
