@@ -86,8 +86,7 @@ func (v *VM) handle(reason kvm.ExitReason) error {
 	case kvm.ExitSystemEvent:
 		v.systemEvent(v.cpu.SystemEventType())
 	case kvm.ExitInternalError:
-		suberror, data := v.cpu.InternalError()
-		v.end(Exit{InternalError, fmt.Sprintf("KVM sub-error %d, data %#x, %s", suberror, data, v.where())})
+		v.end(Exit{InternalError, v.cpu.InternalError() + ", " + v.where()})
 	case kvm.ExitFailEntry:
 		v.end(Exit{InternalError, fmt.Sprintf("hardware refused the entry: %#x, %s", v.cpu.FailEntryReason(), v.where())})
 	default:

@@ -22,13 +22,6 @@ import (
 // no self-tests of the kernel's cryptography, which are half of the boot.
 const DefaultCmdline = "console=ttyS0 loglevel=3 panic=-1 reboot=k pci=off 8250.nr_uarts=1 cryptomgr.notests"
 
-// Guest physical addresses that KVM needs on some Intel processors; they lie in
-// the hole below 4 GiB.
-const (
-	identityMapAddr = 0xfffbc000
-	tssAddr         = 0xfffbd000
-)
-
 // VM is a virtual machine, loaded and ready to run once.
 type VM struct {
 	cfg     Config
@@ -106,10 +99,7 @@ func (v *VM) create(sys *kvm.System) (err error) {
 			return err
 		}
 	}
-	if err := v.vm.SetIdentityMapAddr(identityMapAddr); err != nil {
-		return err
-	}
-	if err := v.vm.SetTSSAddr(tssAddr); err != nil {
+	if err := v.vm.ReservePages(); err != nil {
 		return err
 	}
 	if err := v.vm.CreateIRQChip(); err != nil {

@@ -106,13 +106,33 @@ func TestMMIODecoding(t *testing.T) {
 	}
 }
 
-func TestInternalErrorIsBounded(t *testing.T) {
-	cpu := page(func(d []byte) {
-		d[0] = 3
-		binary.NativeEndian.PutUint32(d[4:], 1<<31)
-	})
-	if sub, data := cpu.InternalError(); sub != 3 || len(data) != maxInternalWords {
-		t.Errorf("sub-error %d, %d words", sub, len(data))
+func TestInternalError(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		suberror byte
+		words    uint32
+		data     string
+		want     string
+	}{
+		{"int3", 1, 8, "\x01\x00\x00\x00\x00\x00\x00\x00\x02\xcc\x90", "it cannot emulate an instruction (cc 90)"},
+		{"no bytes", 1, 0, "", "it cannot emulate an instruction"},
+		{"length lies", 1, 3, "\x01\x00\x00\x00\x00\x00\x00\x00\xff\xcc",
+			"it cannot emulate an instruction (cc 00 00 00 00 00 00 00 00 00 00 00 00 00 00)"},
+		{"event delivery", 3, 1, "\x0e", "an exit while it delivered an event (0e 00 00 00 00 00 00 00)"},
+		{"unknown", 9, 0, "", "internal error 9"},
+	} {
+		cpu := page(func(d []byte) {
+			d[0] = c.suberror
+			binary.NativeEndian.PutUint32(d[4:], c.words)
+			copy(d[8:], c.data)
+		})
+		if got := cpu.InternalError(); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	many := page(func(d []byte) { binary.NativeEndian.PutUint32(d[4:], 1<<31) })
+	if got := len(many.InternalError()); got > 100+3*8*maxInternalWords {
+		t.Errorf("a text of %d bytes", got)
 	}
 }
 

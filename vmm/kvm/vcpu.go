@@ -150,15 +150,38 @@ func (c *VCPU) MMIO() (MMIO, error) {
 	}, nil
 }
 
-// InternalError describes the current ExitInternalError: the sub-error
-// (1 emulation, 2 simultaneous exceptions, 3 event delivery, 4 unexpected exit
-// reason) and the data KVM adds.
-func (c *VCPU) InternalError() (suberror uint32, data []uint64) {
+// Sub-errors of ExitInternalError.
+const (
+	internalEmulation = 1
+	// With this sub-error, data[0] may have this flag: then data[1] starts with
+	// the length of the instruction bytes and the bytes, 15 at most.
+	emulationHasBytes = 1
+)
+
+var internalErrors = map[uint32]string{
+	internalEmulation: "it cannot emulate an instruction",
+	2:                 "two exceptions at once",
+	3:                 "an exit while it delivered an event",
+	4:                 "an exit it does not expect",
+}
+
+// InternalError describes the current ExitInternalError, for people.
+func (c *VCPU) InternalError() string {
+	suberror := binary.NativeEndian.Uint32(c.page[offData:])
 	n := min(binary.NativeEndian.Uint32(c.page[offData+4:]), maxInternalWords)
-	for i := range int(n) {
-		data = append(data, binary.NativeEndian.Uint64(c.page[offInternalData+8*i:]))
+	data := c.page[offInternalData : offInternalData+8*n]
+	text, known := internalErrors[suberror]
+	if !known {
+		text = fmt.Sprintf("internal error %d", suberror)
 	}
-	return binary.NativeEndian.Uint32(c.page[offData:]), data
+	if suberror == internalEmulation && n >= 3 && data[0]&emulationHasBytes != 0 {
+		length := min(data[8], 15)
+		return fmt.Sprintf("%s (% x)", text, data[9:9+length])
+	}
+	if n > 0 {
+		text += fmt.Sprintf(" (% x)", data)
+	}
+	return text
 }
 
 // FailEntryReason is the hardware's reason for the current ExitFailEntry.

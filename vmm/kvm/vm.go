@@ -23,16 +23,23 @@ func (v *VM) SetMemory(slot uint32, guest, host, size uint64) error {
 	return wrap("KVM_SET_USER_MEMORY_REGION", ioctlPtr(v.fd, reqSetUserMemoryRegion, &r))
 }
 
-// SetTSSAddr gives KVM three guest pages at gpa, and SetIdentityMapAddr one:
-// Intel processors without unrestricted guests need them in real mode.
-func (v *VM) SetTSSAddr(gpa uint32) error {
-	_, err := ioctl(v.fd, reqSetTSSAddr, uintptr(gpa))
-	return wrap("KVM_SET_TSS_ADDR", err)
-}
+// Guest physical addresses of the pages that ReservePages gives KVM, in the
+// hole below 4 GiB: one, and behind it three.
+const (
+	identityMapAddr uint64  = 0xfffbc000
+	tssAddr         uintptr = 0xfffbd000
+)
 
-// SetIdentityMapAddr gives KVM a page at gpa; see SetTSSAddr.
-func (v *VM) SetIdentityMapAddr(gpa uint64) error {
-	return wrap("KVM_SET_IDENTITY_MAP_ADDR", ioctlPtr(v.fd, reqSetIdentityMapAddr, &gpa))
+// ReservePages gives KVM the guest pages that Intel processors without
+// unrestricted guests need while a vCPU is in real mode. Call it before
+// CreateVCPU.
+func (v *VM) ReservePages() error {
+	addr := identityMapAddr
+	if err := ioctlPtr(v.fd, reqSetIdentityMapAddr, &addr); err != nil {
+		return wrap("KVM_SET_IDENTITY_MAP_ADDR", err)
+	}
+	_, err := ioctl(v.fd, reqSetTSSAddr, tssAddr)
+	return wrap("KVM_SET_TSS_ADDR", err)
 }
 
 // CreateIRQChip makes the in-kernel PICs, I/O APIC (24 pins, GSI 0 to 23) and,

@@ -19,12 +19,6 @@ type machine struct {
 	cpu *kvm.VCPU
 }
 
-// Guest physical addresses that KVM needs on some Intel processors.
-const (
-	identityMapAddr = 0xfffbc000
-	tssAddr         = 0xfffbd000
-)
-
 // newMachine makes a machine whose vCPU will go to entry in long mode.
 func newMachine(sys *kvm.System, entry uint64) (_ *machine, err error) {
 	m := &machine{}
@@ -43,8 +37,7 @@ func newMachine(sys *kvm.System, entry uint64) (_ *machine, err error) {
 	}
 	for _, f := range []func() error{
 		func() error { return m.vm.SetMemory(0, 0, region.HostAddress(), guestSize) },
-		func() error { return m.vm.SetIdentityMapAddr(identityMapAddr) },
-		func() error { return m.vm.SetTSSAddr(tssAddr) },
+		m.vm.ReservePages,
 		m.vm.CreateIRQChip,
 		func() error { m.cpu, err = m.vm.CreateVCPU(0); return err },
 		func() error { return m.setCPU(sys, entry) },
@@ -134,8 +127,7 @@ func (m *machine) describe(reason kvm.ExitReason) string {
 	case kvm.ExitShutdown:
 		return "the guest's CPU shut down (triple fault)"
 	case kvm.ExitInternalError:
-		suberror, data := m.cpu.InternalError()
-		return fmt.Sprintf("KVM gave up: internal error %d, data %#x", suberror, data)
+		return "KVM gave up: " + m.cpu.InternalError()
 	case kvm.ExitFailEntry:
 		return fmt.Sprintf("the hardware refused to enter the guest: %#x", m.cpu.FailEntryReason())
 	}
