@@ -13,8 +13,8 @@ import (
 type host struct {
 	mu      sync.Mutex
 	control *os.File
-	// shutdown is closed when the host says so, or is gone.
-	shutdown chan struct{}
+	// gone is closed when the host hung up.
+	gone chan struct{}
 }
 
 func (h *host) send(m *agentproto.Message) error {

@@ -40,7 +40,7 @@ func machine() error {
 	if err != nil {
 		return err
 	}
-	h := &host{control: links[agentproto.Control], shutdown: make(chan struct{})}
+	h := &host{control: links[agentproto.Control], gone: make(chan struct{})}
 	if err := h.send(&agentproto.Message{Type: agentproto.Hello, Version: agentproto.Version}); err != nil {
 		return err
 	}

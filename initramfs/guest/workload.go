@@ -16,7 +16,7 @@ import (
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
-// serve runs one workload from its start message to the host's shutdown.
+// serve runs one workload from its start message until the host hangs up.
 func serve(h *host, l links, start *agentproto.Start) error {
 	fail := func(step string, err error) error {
 		return h.send(&agentproto.Message{Type: agentproto.Failed, Step: step, Error: err.Error()})
@@ -68,15 +68,15 @@ func finish(h *host, l links, files *carried, exit *agentproto.Exit) error {
 		}
 	}
 	select {
-	case <-h.shutdown:
-	case <-time.After(shutdownWait):
+	case <-h.gone:
+	case <-time.After(hangUpWait):
 	}
 	return nil
 }
 
-// shutdownWait bounds how long the agent waits for the host to end the machine
-// before it does so itself. The host may still be reading output.
-const shutdownWait = time.Minute
+// hangUpWait bounds how long the agent waits for the host to hang up before it
+// ends the machine all the same. The host may still be reading output.
+const hangUpWait = time.Minute
 
 // counter counts what goes through.
 type counter struct {
@@ -170,9 +170,10 @@ func startWorkload(spec *workload.Spec, path string, l links) (*running, *worklo
 	return r, nil, nil
 }
 
-// obey carries out the host's messages until the control stream ends.
+// obey carries out the host's messages until the control stream ends, which is
+// how the host says that it needs the machine no more.
 func (r *running) obey(h *host) {
-	defer close(h.shutdown)
+	defer close(h.gone)
 	for {
 		m, err := agentproto.ReadFromHost(h.control)
 		if err != nil {
@@ -192,8 +193,6 @@ func (r *running) obey(h *host) {
 		case agentproto.Closed:
 			// The next write of the workload gets it a SIGPIPE.
 			r.close(m.Stream)
-		case agentproto.Shutdown:
-			return
 		}
 	}
 }

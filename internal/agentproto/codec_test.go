@@ -30,7 +30,6 @@ func TestRoundTrip(t *testing.T) {
 		{Type: Resize, Size: &workload.WinSize{Rows: 1, Cols: 65535}},
 		{Type: StdinEOF},
 		{Type: Closed, Stream: "stderr"},
-		{Type: Shutdown},
 	}
 	for _, side := range []struct {
 		list []*Message
@@ -69,7 +68,7 @@ func TestReadRefuses(t *testing.T) {
 		"two values":       {frame(`{"type":"hello","version":1}{}`), "decode"},
 		"empty":            {frame(""), "decode"},
 		"unknown":          {frame(`{"type":"boo"}`), "unexpected message"},
-		"the host's":       {frame(`{"type":"shutdown"}`), "unexpected message"},
+		"the host's":       {frame(`{"type":"signal","signal":9}`), "unexpected message"},
 		"hello, no number": {frame(`{"type":"hello"}`), "missing"},
 		"exit, no exit":    {frame(`{"type":"exit"}`), "missing"},
 		"exit 256":         {frame(`{"type":"exit","exit":{"code":256}}`), "out of range"},

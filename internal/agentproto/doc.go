@@ -17,7 +17,8 @@
 //	                     <-    signal, resize, stdin_eof, closed   (any number)
 //	exit{code, bytes}    ->
 //	returned{bytes}      ->          only when start asked for files
-//	                     <-    shutdown
+//
+// The agent powers the machine off when the control stream ends.
 //
 // Byte streams have no end of their own: stdin_eof says how many bytes came
 // before it, exit how many the agent wrote to stdout and stderr. The host waits

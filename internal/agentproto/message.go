@@ -27,7 +27,6 @@ const (
 	Resize   Type = "resize"    // host: Size
 	StdinEOF Type = "stdin_eof" // host: Bytes sent on stdin before it
 	Closed   Type = "closed"    // host: Stream ("stdout" or "stderr") is read no more
-	Shutdown Type = "shutdown"  // host: power off
 )
 
 // Message is one control message; which fields count depends on Type.
@@ -132,7 +131,7 @@ func (m *Message) fromHost() error {
 		ok = m.Size != nil
 	case Closed:
 		ok = m.Stream == Stdout.Name() || m.Stream == Stderr.Name()
-	case StdinEOF, Shutdown:
+	case StdinEOF:
 		ok = true
 	default:
 		return fmt.Errorf("unexpected message %q from the host", m.Type)

@@ -16,9 +16,9 @@ import (
 const (
 	// killGrace is how long a guest gets to report the end of a workload that
 	// was killed for its time limit.
-	killGrace = 2 * time.Second
+	killGrace = 5 * time.Second
 	// drainGrace is how long promised output may stand still after the exit.
-	drainGrace = 10 * time.Second
+	drainGrace = 30 * time.Second
 )
 
 // Session is the host's end of one run. It is used once.
@@ -84,16 +84,31 @@ func (s *Session) Run(ctx context.Context, start *Start, stdio workload.Stdio) (
 	if err != nil || exit != nil {
 		return s.end(exit), err
 	}
-	if err := out.await(ctx, got.Exit.StdoutBytes); err != nil {
-		return workload.Exit{}, err
+	left, free := s.bound(ctx)
+	defer free()
+	err = errors.Join(out.await(left, got.Exit.StdoutBytes), errs.await(left, got.Exit.StderrBytes))
+	if err == nil {
+		s.Recorder.Stamp(workload.PhaseExited)
+		err = s.finish(left, unpacked)
 	}
-	if err := errs.await(ctx, got.Exit.StderrBytes); err != nil {
-		return workload.Exit{}, err
+	if err != nil && left.Err() != nil && ctx.Err() == nil {
+		return workload.Exit{TimedOut: true}, nil
 	}
-	s.Recorder.Stamp(workload.PhaseExited)
-	err = s.finish(ctx, unpacked)
-	_ = s.write(&Message{Type: Shutdown}) // the caller ends the machine anyway
 	return s.end(&got.Exit.Exit), err
+}
+
+// bound is ctx for the time after the workload's exit: a guest that has reported
+// it, truly or not, may send what it promised for some time after the deadline,
+// but not for ever.
+func (s *Session) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.Deadline.IsZero() {
+		return ctx, func() {}
+	}
+	end := s.Deadline
+	if now := time.Now(); now.After(end) {
+		end = now
+	}
+	return context.WithDeadline(ctx, end.Add(drainGrace))
 }
 
 // run passes the messages between start and exit.
@@ -173,23 +188,36 @@ func (s *Session) end(exit *workload.Exit) workload.Exit {
 	return e
 }
 
-// finish waits for the returned files.
+// finish waits for the returned files: as long as it takes, if they move.
 func (s *Session) finish(ctx context.Context, unpacked *unpacking) error {
 	if unpacked == nil {
 		return nil
 	}
-	m, exit, err := s.wait(ctx, nil, false)
-	switch {
-	case err != nil:
-		return err
-	case exit != nil:
-		return &workload.Error{Op: "return files from the guest", Err: context.DeadlineExceeded}
-	case m.Type != Returned:
-		return fmt.Errorf("guest agent: unexpected message %s", m.Type)
-	case m.Error != "":
-		return &workload.Error{Op: "return files from the guest", Err: errors.New(m.Error)}
+	fail := func(err error) error { return &workload.Error{Op: "return files from the guest", Err: err} }
+	for {
+		still := time.NewTimer(drainGrace)
+		select {
+		case m := <-s.messages:
+			still.Stop()
+			switch {
+			case m.Type != Returned:
+				return fmt.Errorf("guest agent: unexpected message %s", m.Type)
+			case m.Error != "":
+				return fail(errors.New(m.Error))
+			}
+			return unpacked.finish(ctx, m.Bytes)
+		case <-unpacked.drained.more:
+			still.Stop()
+		case err := <-s.failed:
+			still.Stop()
+			return fail(s.why(ctx, err))
+		case <-ctx.Done():
+			still.Stop()
+			return ctx.Err()
+		case <-still.C:
+			return fail(errors.New("the guest stands still"))
+		}
 	}
-	return unpacked.finish(ctx, m.Bytes)
 }
 
 func (s *Session) readControl(ctx context.Context) {

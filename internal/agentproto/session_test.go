@@ -132,7 +132,6 @@ func TestSessionCarriesStreams(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	g.expect(Shutdown)
 	r := await(t, c)
 	if r.err != nil || r.exit != (workload.Exit{Code: 7}) {
 		t.Errorf("got %+v, %v", r.exit, r.err)
@@ -244,6 +243,17 @@ func TestSessionEnds(t *testing.T) {
 			}, exit: workload.Exit{Signal: 9, TimedOut: true}},
 		"deadline of a hung guest": {prepare: func(s *Session) { s.Deadline = time.Now().Add(200 * time.Millisecond) },
 			guest: func(g *guest) { g.boot() }, exit: workload.Exit{TimedOut: true}},
+		"deadline, and files": {prepare: func(s *Session) {
+			s.Deadline = time.Now().Add(200 * time.Millisecond)
+			s.Unpack = func(r io.Reader) error { _, err := io.Copy(io.Discard, r); return err }
+		}, guest: func(g *guest) {
+			g.boot()
+			g.expect(StdinEOF)
+			g.expect(Signal)
+			g.send(&Message{Type: Exited, Exit: &Exit{Exit: workload.Exit{Signal: 9}}})
+			_, _ = io.WriteString(g.giving, "file")
+			g.send(&Message{Type: Returned, Bytes: 4})
+		}, exit: workload.Exit{Signal: 9, TimedOut: true}},
 		"no files": {prepare: func(s *Session) { s.Unpack = func(r io.Reader) error { return nil } },
 			guest: func(g *guest) {
 				g.boot()
