@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,12 +43,13 @@ func TestInLab(t *testing.T) {
 	}
 	args = append(args, "--", self, "-test.v", "-test.timeout=40m", "-test.run="+*inlabFlag, "-duplex="+bin, "-image="+digest, "-debian="+imported(t, d.ref), "-listing="+listing)
 	cmd := exec.CommandContext(t.Context(), bin, args...)
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
+	var out bytes.Buffer
+	cmd.Stdout = io.MultiWriter(os.Stdout, &out) // minutes of it: show it as it comes
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
 		t.Fatalf("in the lab: %v", err)
 	}
-	if *inlabFlag == "" && !strings.Contains(string(out), "--- PASS: TestExitStatuses/vm") {
+	if *inlabFlag == "" && !strings.Contains(out.String(), "--- PASS: TestExitStatuses/vm") {
 		t.Error("the lab did not run the microVM's tests")
 	}
 }

@@ -72,8 +72,8 @@ func setup(m *testing.M) int {
 	return m.Run()
 }
 
-// ownCache keeps the tests' images out of the user's cache, and starts without
-// those of the last time; kernels stay.
+// ownCache keeps the tests' images out of the user's cache, and takes away those
+// of tests before, whose directories are gone; kernels stay.
 func ownCache() error {
 	if os.Getenv("DUPLEX_CACHE") == "" {
 		base, err := os.UserCacheDir()
@@ -84,7 +84,10 @@ func ownCache() error {
 			return err
 		}
 	}
-	return os.RemoveAll(filepath.Join(os.Getenv("DUPLEX_CACHE"), "images"))
+	if out, err := exec.Command(bin, "image", "prune").CombinedOutput(); err != nil {
+		return fmt.Errorf("image prune: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // makeRootfs puts the helper and what the tests need around it into dir.
