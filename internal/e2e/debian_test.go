@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/duplex-run/duplex/internal/testutil/listing"
 )
 
 var (
@@ -80,39 +82,13 @@ func TestDebianFilesAreUmocis(t *testing.T) {
 		if r.status != 0 {
 			t.Fatalf("status %d, %s", r.status, r.stderr)
 		}
-		if diff := difference(d.listing, r.stdout); diff != "" {
+		if diff := listing.Diff(lines(d.listing), lines(r.stdout), 20); diff != "" {
 			t.Errorf("umoci (-) and we (+) differ:\n%s", diff)
 		}
 	})
 }
 
-// difference shows the first lines that only one of two listings has.
-func difference(want, got string) string {
-	wants, gots := lines(want), lines(got)
-	var out []string
-	for l := range wants {
-		if !gots[l] {
-			out = append(out, "-"+l)
-		}
-	}
-	for l := range gots {
-		if !wants[l] {
-			out = append(out, "+"+l)
-		}
-	}
-	if len(out) > 20 {
-		out = append(out[:20], fmt.Sprintf("and %d more", len(out)-20))
-	}
-	return strings.Join(out, "\n")
-}
-
-func lines(s string) map[string]bool {
-	m := make(map[string]bool)
-	for l := range strings.Lines(s) {
-		m[strings.TrimSpace(l)] = true
-	}
-	return m
-}
+func lines(s string) []string { return strings.Split(strings.TrimSpace(s), "\n") }
 
 // A real program: 10 MiB through a shell pipeline with perl, byte for byte.
 func TestDebianPipeline(t *testing.T) {

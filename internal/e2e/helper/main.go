@@ -3,14 +3,10 @@
 package main
 
 import (
-	"bufio"
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/testutil/listing"
 )
 
 func main() {
@@ -108,106 +106,20 @@ func isTTY(fd int) bool {
 	return err == nil
 }
 
-// list prints one line a file below root: type, mode, owner, size, device, link
-// target, extended attributes, hash of the content, and for hard links the
-// first name of the same inode.
+// list prints one line a file below root, but for what the isolations mount.
 func list(root string) {
-	out := bufio.NewWriter(os.Stdout)
-	first := make(map[uint64]string)
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, _ := filepath.Rel(root, path)
-		switch rel {
-		case "proc", "sys", "dev": // the isolation's own
-			return fs.SkipDir
-		case ".":
-			return nil
-		}
-		line, err := describe(path, rel, first)
-		if err != nil {
-			return err
-		}
-		_, err = out.WriteString(line + "\n")
-		return err
+	files, err := listing.Of(root, listing.Options{
+		SkipXattr: func(name string) bool { return strings.HasPrefix(name, "trusted.overlay.") },
+		Skip:      func(rel string) bool { return slices.Contains([]string{"proc", "sys", "dev"}, rel) },
 	})
-	if err == nil {
-		err = out.Flush()
-	}
 	if err != nil {
 		fail("list: %v", err)
 	}
-}
-
-func describe(path, rel string, first map[uint64]string) (string, error) {
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		return "", fmt.Errorf("lstat %s: %w", path, err)
-	}
-	f := []string{fmt.Sprintf("%q %o %d:%d", rel, st.Mode, st.Uid, st.Gid)}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		sum, err := hash(path)
-		if err != nil {
-			return "", err
+	for _, f := range files {
+		if !strings.HasPrefix(f, `"." `) { // the root is the overlay's own
+			fmt.Println(f)
 		}
-		f = append(f, fmt.Sprint(st.Size), sum)
-		if st.Nlink > 1 {
-			if _, ok := first[st.Ino]; !ok {
-				first[st.Ino] = rel
-			}
-			f = append(f, fmt.Sprintf("links=%d first=%q", st.Nlink, first[st.Ino]))
-		}
-	case unix.S_IFLNK:
-		target, err := os.Readlink(path)
-		if err != nil {
-			return "", err
-		}
-		f = append(f, "-> "+strconv.Quote(target))
-	case unix.S_IFCHR, unix.S_IFBLK:
-		f = append(f, fmt.Sprintf("dev=%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
 	}
-	x, err := xattrs(path)
-	return strings.Join(append(f, x...), " "), err
-}
-
-func hash(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("%x", h.Sum(nil)), nil
-}
-
-func xattrs(path string) ([]string, error) {
-	buf := make([]byte, 64<<10)
-	n, err := unix.Llistxattr(path, buf)
-	if err != nil {
-		if err == unix.ENOTSUP {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("llistxattr %s: %w", path, err)
-	}
-	var out []string
-	value := make([]byte, 64<<10)
-	for name := range strings.SplitSeq(strings.TrimRight(string(buf[:n]), "\x00"), "\x00") {
-		if name == "" || strings.HasPrefix(name, "trusted.overlay.") {
-			continue
-		}
-		m, err := unix.Lgetxattr(path, name, value)
-		if err != nil {
-			return nil, fmt.Errorf("lgetxattr %s %s: %w", path, name, err)
-		}
-		out = append(out, fmt.Sprintf("%s=%x", name, value[:m]))
-	}
-	slices.Sort(out)
-	return out, nil
 }
 
 func number(s string) int {

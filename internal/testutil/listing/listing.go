@@ -22,6 +22,9 @@ type Options struct {
 	NoTimes bool
 	// SkipXattr leaves out attributes by name; nil keeps all.
 	SkipXattr func(name string) bool
+	// Skip leaves out a path, relative to the root, and what is below it; nil
+	// keeps all.
+	Skip func(rel string) bool
 }
 
 // Of lists everything below root and root itself ("."), sorted by path: type
@@ -44,20 +47,26 @@ func (l *lister) visit(path string, _ fs.DirEntry, err error) error {
 	if err != nil {
 		return err
 	}
+	rel, err := filepath.Rel(l.root, path)
+	if err != nil {
+		return err
+	}
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		return &os.PathError{Op: "lstat", Path: path, Err: err}
 	}
-	rel, err := filepath.Rel(l.root, path)
-	if err != nil {
-		return err
+	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if l.opts.Skip != nil && l.opts.Skip(rel) {
+		if isDir {
+			return fs.SkipDir
+		}
+		return nil
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%q %06o %d:%d", rel, st.Mode, st.Uid, st.Gid)
 	if !l.opts.NoTimes {
 		fmt.Fprintf(&b, " %d.%09d", st.Mtim.Sec, st.Mtim.Nsec)
 	}
-	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	if !isDir {
 		// The size and link count of a directory are the file system's own.
 		fmt.Fprintf(&b, " %d nlink=%d", st.Size, st.Nlink)
