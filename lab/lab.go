@@ -1,11 +1,13 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
@@ -37,12 +39,19 @@ type Options struct {
 	// Timeout ends the command with status 124; it counts from the start of the
 	// machine. 0 means never.
 	Timeout time.Duration
+	// BootTimeout bounds the time until the machine's agent comes up, after
+	// which the run fails; 0 means DefaultBootTimeout.
+	BootTimeout time.Duration
 	// TTY gives the command a terminal of Size; Interactive keeps stdin open.
 	TTY, Interactive bool
 	Size             workload.WinSize
 	// Console gets the machine's kernel log; may be nil.
 	Console io.Writer
 }
+
+// DefaultBootTimeout is long: a busy host makes a start of three seconds take a
+// minute.
+const DefaultBootTimeout = 5 * time.Minute
 
 const (
 	// minMemory holds the machine's kernel, initramfs and agent.
@@ -80,6 +89,9 @@ func Run(ctx context.Context, o Options, stdio workload.Stdio, rec *workload.Rec
 		_, _ = io.Copy(log, m.console)
 		close(read)
 	}()
+	var overdue atomic.Bool
+	slow := time.AfterFunc(o.BootTimeout, func() { overdue.Store(true); m.kill() })
+	defer slow.Stop()
 	s := &agentproto.Session{
 		Control:  m.streams[agentproto.Control],
 		Stdin:    m.streams[agentproto.Stdin],
@@ -87,13 +99,16 @@ func Run(ctx context.Context, o Options, stdio workload.Stdio, rec *workload.Rec
 		Stderr:   m.streams[agentproto.Stderr],
 		Return:   m.streams[agentproto.Return],
 		Unpack:   j.receiver.unpack,
-		OnHello:  func() { rec.Stamp(workload.PhaseKernelUp) },
+		OnHello:  func() { slow.Stop(); rec.Stamp(workload.PhaseKernelUp) },
 		Recorder: rec,
 	}
 	if o.Timeout > 0 {
 		s.Deadline = time.Now().Add(o.Timeout)
 	}
 	exit, err := s.Run(ctx, j.start, stdio)
+	if overdue.Load() {
+		err = fmt.Errorf("the agent did not come up within %v", o.BootTimeout)
+	}
 	if err != nil && ctx.Err() == nil {
 		return exit, m.explain(err, log, read)
 	}
@@ -115,6 +130,7 @@ func (o *Options) validate() error {
 	if o.Memory == 0 {
 		o.Memory = defaultMemory
 	}
+	o.BootTimeout = cmp.Or(o.BootTimeout, DefaultBootTimeout)
 	if o.CPUs == 0 {
 		o.CPUs = defaultCPUs
 	}

@@ -162,6 +162,13 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
+func TestSlowBoot(t *testing.T) {
+	_, err := inLab(t, func(o *Options) { o.BootTimeout = 50 * time.Millisecond }, workload.Stdio{}, "wait")
+	if err == nil || !strings.Contains(err.Error(), "did not come up within 50ms") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestCancel(t *testing.T) {
 	boots(t)
 	o, err := options("wait")

@@ -159,9 +159,12 @@ func (m *machine) closeStreams() {
 	}
 }
 
-// stop kills QEMU, which has nothing to save, and waits until it is gone.
+// kill ends QEMU, which has nothing to save.
+func (m *machine) kill() { _ = m.cmd.Process.Kill() }
+
+// stop kills QEMU and waits until it is gone.
 func (m *machine) stop() {
-	_ = m.cmd.Process.Kill()
+	m.kill()
 	<-m.ended
 	m.closeStreams()
 }
