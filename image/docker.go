@@ -87,6 +87,9 @@ func indexArchive(name string) (_ *dockerArchive, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if tool := compressor(f); tool != "" {
+		return nil, fmt.Errorf("%s: compressed as a whole, run %s on it first: %w", name, tool, errFormat)
+	}
 	a := &dockerArchive{path: name, members: map[string]span{}, links: map[string]string{}}
 	r := tar.NewReader(f) // seeks over contents, and leaves f at them
 	for {
@@ -114,6 +117,26 @@ func indexArchive(name string) (_ *dockerArchive, err error) {
 			a.links[member] = path.Clean("/" + hdr.Linkname)
 		}
 	}
+}
+
+// compressor names the tool that decompresses f, or "". An archive that is
+// compressed as a whole cannot be read from the middle.
+func compressor(f *os.File) string {
+	var magic [4]byte
+	if _, err := f.ReadAt(magic[:], 0); err != nil {
+		return ""
+	}
+	switch {
+	case magic[0] == 0x1f && magic[1] == 0x8b:
+		return "gunzip"
+	case string(magic[:]) == "\x28\xb5\x2f\xfd":
+		return "unzstd"
+	case string(magic[:]) == "\xfd7zX":
+		return "unxz"
+	case string(magic[:3]) == "BZh":
+		return "bunzip2"
+	}
+	return ""
 }
 
 func (a *dockerArchive) open(name string) (io.ReadCloser, int64, error) {

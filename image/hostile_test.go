@@ -132,6 +132,7 @@ func TestImportRefuses(t *testing.T) {
 		{"huge manifest", docker(text("manifest.json", strings.Repeat(" ", 5<<20))), "over the limit"},
 		{"truncated archive", "docker-archive:" + writeFile(t, tarOf(t, dockerMembers(t, config(t, plain(good)), plain(good))...)[:1<<19]), "truncated"},
 		{"no archive", "docker-archive:" + writeFile(t, []byte(strings.Repeat("not a tar. ", 100))), "read tar"},
+		{"compressed archive", "docker-archive:" + writeFile(t, gzipped(t, tarOf(t, text("manifest.json", "[]")))), "run gunzip"},
 		{"directory as archive", "docker-archive:" + t.TempDir(), ""},
 		{"device as archive", "docker-archive:/dev/zero", "not a regular file"},
 		{"FIFO as archive", "docker-archive:" + fifo(t), "not a regular file"},
