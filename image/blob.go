@@ -104,6 +104,7 @@ func newSource(ref Reference, b blobs, rawConfig []byte, layers []layerBlob) (*s
 		},
 		write: func(ctx context.Context, out *os.File, opts Options) (erofs.Stats, error) {
 			w := erofs.NewWriter(out)
+			defer w.Close()
 			m := layer.NewMerger(w, layer.DefaultLimits)
 			for i, l := range layers {
 				opts.progress("importing %s: layer %d of %d", ref, i+1, len(layers))

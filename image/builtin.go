@@ -75,6 +75,7 @@ func writeBuiltin(ctx context.Context, out *os.File, digest string) (erofs.Stats
 		return erofs.Stats{}, err
 	}
 	w := erofs.NewWriter(out)
+	defer w.Close()
 	root := &erofs.Node{Mode: unix.S_IFDIR | 0o755, Children: map[string]*erofs.Node{}}
 	for _, d := range builtinDirs {
 		put(root, d.path, &erofs.Node{Mode: unix.S_IFDIR | d.mode, Children: map[string]*erofs.Node{}})

@@ -12,10 +12,12 @@
 //	block 0           superblock at byte 1024
 //	blocks 1 .. M-1   file contents in the order they were added
 //	blocks .. M-1     directory blocks and long symbolic links
-//	blocks M ..       inodes, each followed by its xattrs and its inline tail
+//	blocks M ..       inodes, each followed by its xattrs and its inline tail:
+//	                  a small file, a link, the last entries of a directory
 //
-// so contents go straight to their final place and only metadata is kept in
-// memory. Blocks of zeros are left as holes in the host's file.
+// so contents go straight to their final place, or if small into a spool file
+// first, and only metadata is kept in memory. Blocks of zeros are left as holes
+// in the host's file.
 //
 // Only what Linux 5.4 already reads is used: 4 KiB blocks, extended inodes, the
 // "plain" and "inline" data layouts, inline xattrs. Every kernel a guest may

@@ -41,6 +41,11 @@ func (w *Writer) Finish(root *Node, identity string) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
+	if w.small != nil {
+		if err := w.small.out.Flush(); err != nil {
+			return Stats{}, err
+		}
+	}
 	for _, n := range l.order {
 		if err := w.writeOwnBlocks(n); err != nil {
 			return Stats{}, err
@@ -52,7 +57,7 @@ func (w *Writer) Finish(root *Node, identity string) (Stats, error) {
 		return Stats{}, tooManyBlocks()
 	}
 	out := bufio.NewWriterSize(io.NewOffsetWriter(w.out, int64(metaStart)*blockSize), bufferSize)
-	if err := writeMeta(out, l); err != nil {
+	if err := w.writeMeta(out, l); err != nil {
 		return Stats{}, err
 	}
 	if err := out.Flush(); err != nil {
@@ -69,27 +74,37 @@ func (w *Writer) Finish(root *Node, identity string) (Stats, error) {
 	return Stats{Inodes: len(l.order), Size: size}, nil
 }
 
-// writeOwnBlocks writes the blocks that place reserved for a directory or link.
+// writeOwnBlocks writes the blocks that place reserved for packed contents.
 func (w *Writer) writeOwnBlocks(n *Node) error {
-	if !n.IsDir() && n.Type() != unix.S_IFLNK {
+	if !n.packed() || n.inline && n.size < blockSize {
 		return nil
 	}
-	content := n.content()
+	content, err := w.content(n)
+	if err != nil {
+		return err
+	}
 	if n.inline {
 		content = content[:len(content)/blockSize*blockSize]
 	}
-	if len(content) == 0 {
-		return nil
-	}
-	_, err := w.out.WriteAt(content, int64(n.block)*blockSize)
+	_, err = w.out.WriteAt(content, int64(n.block)*blockSize)
 	return err
 }
 
-// content returns a directory's or a link's bytes.
-func (n *Node) content() []byte {
-	if n.Type() == unix.S_IFLNK {
-		return []byte(n.Target)
+// content returns packed contents.
+func (w *Writer) content(n *Node) ([]byte, error) {
+	switch n.Type() {
+	case unix.S_IFLNK:
+		return []byte(n.Target), nil
+	case unix.S_IFDIR:
+		return n.dirents(), nil
 	}
+	p := make([]byte, n.size)
+	_, err := w.small.file.ReadAt(p, n.Data.at)
+	return p, err
+}
+
+// dirents returns a directory's blocks.
+func (n *Node) dirents() []byte {
 	out := make([]byte, 0, n.size)
 	for at := 0; at < len(n.names); {
 		end, used := at, 0
@@ -153,7 +168,7 @@ func fileType(typ uint32) byte {
 }
 
 // writeMeta writes every inode with its xattrs and inline tail, and the gaps.
-func writeMeta(out *bufio.Writer, l *layout) error {
+func (w *Writer) writeMeta(out *bufio.Writer, l *layout) error {
 	var at uint64
 	pad := func(to uint64) error {
 		_, err := out.Write(zeroBlock[:to-at])
@@ -166,7 +181,10 @@ func writeMeta(out *bufio.Writer, l *layout) error {
 		}
 		record := append(n.encode(uint32(i+1)), n.xattrs...)
 		if n.inline {
-			content := n.content()
+			content, err := w.content(n)
+			if err != nil {
+				return err
+			}
 			record = append(record, content[len(content)/blockSize*blockSize:]...)
 		}
 		if _, err := out.Write(record); err != nil {

@@ -117,15 +117,16 @@ func (w *Writer) place(l *layout, n *Node) error {
 	record := uint64(inodeSize + len(n.xattrs))
 	switch n.Type() {
 	case unix.S_IFREG:
-		n.size, n.block = n.Data.size, n.Data.block
+		n.size, n.block = n.Data.size, uint32(n.Data.at/blockSize)
 	case unix.S_IFLNK:
 		n.size = int64(len(n.Target))
 	case unix.S_IFDIR:
 		n.size = dirSize(n.names)
 	}
-	if n.Type() == unix.S_IFLNK || n.IsDir() {
-		// The tail of a directory, or a whole link, sits behind the inode when
-		// all of it fits into one block; Linux refuses a link that straddles.
+	if n.packed() {
+		// The tail of a directory, or a whole link or small file, sits behind
+		// the inode when all of it fits into one block; Linux refuses a link
+		// that straddles.
 		tail := uint64(n.size) % blockSize
 		if n.inline = tail != 0 && record+tail <= blockSize; n.inline {
 			record += tail
@@ -147,6 +148,11 @@ func (w *Writer) place(l *layout, n *Node) error {
 	n.nid = l.end / slotSize
 	l.end += record
 	return nil
+}
+
+// packed reports whether n's contents are written with the metadata.
+func (n *Node) packed() bool {
+	return n.IsDir() || n.Type() == unix.S_IFLNK || n.Type() == unix.S_IFREG && n.Data.small
 }
 
 // dirSize returns the size of a directory with these sorted names. Each block

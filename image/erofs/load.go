@@ -126,10 +126,13 @@ func (l *loader) inode(nid uint64) (*Node, *record, error) {
 func (l *loader) body(n *Node, rec *record, depth int) error {
 	switch n.Type() {
 	case unix.S_IFREG:
+		n.Data = Data{at: int64(rec.block) * blockSize, size: rec.size}
 		if rec.inline {
-			return ErrFormat
+			if rec.size > maxSmall {
+				return ErrFormat
+			}
+			n.Data.at = rec.tail
 		}
-		n.Data = Data{block: rec.block, size: rec.size}
 	case unix.S_IFCHR, unix.S_IFBLK:
 		n.Major = rec.block >> 8 & 0xfff
 		n.Minor = rec.block&0xff | rec.block>>12&^0xff
@@ -237,5 +240,5 @@ func decodeXattrs(body []byte) (map[string]string, error) {
 
 // Open returns the contents of a regular file of a loaded image.
 func (n *Node) Open(image io.ReaderAt) *io.SectionReader {
-	return io.NewSectionReader(image, int64(n.Data.block)*blockSize, n.Data.size)
+	return io.NewSectionReader(image, n.Data.at, n.Data.size)
 }

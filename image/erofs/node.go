@@ -43,10 +43,12 @@ type Node struct {
 	xattrs []byte
 }
 
-// Data is where a regular file's bytes are in the image.
+// Data is where a regular file's bytes are: in the image or, while that is being
+// written and the file is small, in the Writer's spool.
 type Data struct {
-	block uint32
+	at    int64 // byte offset
 	size  int64
+	small bool
 }
 
 // Size returns the number of bytes.

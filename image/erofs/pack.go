@@ -75,6 +75,7 @@ func (s *Scan) Fingerprint() string { return hex.EncodeToString(s.hash.Sum(nil))
 // ErrChanged when a file is not what it was at the scan.
 func (s *Scan) Write(ctx context.Context, out *os.File) (Stats, error) {
 	w := NewWriter(out)
+	defer w.Close()
 	for _, f := range s.files {
 		if err := ctx.Err(); err != nil {
 			return Stats{}, err

@@ -30,7 +30,7 @@ func makeTree(t *testing.T, dir string) {
 		must(os.WriteFile(at(name), content, 0o600))
 		must(os.Chmod(at(name), mode))
 	}
-	for _, size := range []int{0, 1, 4095, 4096, 4097, 1<<20 - 1, 1 << 20, 1<<20 + 1, 5<<20 + 123} {
+	for _, size := range []int{0, 1, 1983, 1984, 1985, 4095, 4096, 4097, 1<<20 - 1, 1 << 20, 1<<20 + 1, 5<<20 + 123} {
 		content := bytes.Repeat([]byte("0123456789abcdef!"), size/17+1)[:size]
 		file(fmt.Sprintf("file-%d", size), content, 0o644)
 	}
@@ -70,6 +70,8 @@ func makeTree(t *testing.T, dir string) {
 	must(unix.Setxattr(at("file-1"), "user.comment", []byte("hello\x00world"), 0))
 	must(unix.Setxattr(at("file-1"), "user.empty", nil, 0))
 	must(unix.Setxattr(at("file-4096"), "user.long", bytes.Repeat([]byte("v"), 3000), 0))
+	must(unix.Setxattr(at("file-1984"), "user.long", bytes.Repeat([]byte("v"), 3000), 0)) // too long to be inline
+	must(unix.Setxattr(at("file-1983"), "user.long", bytes.Repeat([]byte("v"), 2000), 0))
 	must(unix.Setxattr(at("a"), "trusted.dir", []byte("d"), 0))
 	must(unix.Lsetxattr(at("link-short"), "trusted.link", []byte("l"), 0))
 	must(os.Mkdir(at("big"), 0o755))

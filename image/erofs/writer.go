@@ -28,26 +28,64 @@ var ErrTooBig = errors.New("too big")
 // Writer writes one image into a file. It is not safe for concurrent use.
 // After an error the file is worthless.
 type Writer struct {
-	out  *os.File
-	next uint32 // first block not yet used
-	buf  []byte
+	out   *os.File
+	next  uint32 // first block not yet used
+	buf   []byte
+	small *spool // nil until a small file is added
 }
 
 // NewWriter returns a Writer into out, a new and empty regular file, which the
-// caller closes (and removes if anything fails).
+// caller closes (and removes if anything fails). The Writer is closed with
+// Close, whether or not Finish was called.
 func NewWriter(out *os.File) *Writer {
 	return &Writer{out: out, next: 1, buf: make([]byte, bufferSize)}
+}
+
+// Close frees what the Writer holds, not the file it writes. It is idempotent.
+func (w *Writer) Close() {
+	w.small.close()
+	w.small = nil
 }
 
 // Add copies r to its end into the image and returns where it is. More than
 // limit bytes are ErrTooBig.
 func (w *Writer) Add(ctx context.Context, r io.Reader, limit int64) (Data, error) {
-	d := Data{block: w.next}
+	n, err := fill(r, w.buf[:maxSmall+1])
+	switch {
+	case int64(n) > limit:
+		return Data{}, fmt.Errorf("more than %d bytes: %w", limit, ErrTooBig)
+	case errors.Is(err, io.EOF) && n <= maxSmall:
+		return w.addSmall(w.buf[:n])
+	case err != nil && !errors.Is(err, io.EOF):
+		return Data{}, err
+	}
+	return w.addBlocks(ctx, r, n, limit)
+}
+
+func (w *Writer) addSmall(p []byte) (Data, error) {
+	if len(p) == 0 {
+		return Data{}, nil
+	}
+	if w.small == nil {
+		var err error
+		if w.small, err = openSpool(w.out.Name()); err != nil {
+			return Data{}, err
+		}
+	}
+	at, err := w.small.add(p)
+	return Data{at: at, size: int64(len(p)), small: true}, err
+}
+
+// addBlocks copies r to blocks of its own, after the first have bytes of it,
+// which are in w.buf.
+func (w *Writer) addBlocks(ctx context.Context, r io.Reader, have int, limit int64) (Data, error) {
+	d := Data{at: int64(w.next) * blockSize}
 	for {
 		if err := ctx.Err(); err != nil {
 			return Data{}, err
 		}
-		n, err := fill(r, w.buf)
+		n, err := fill(r, w.buf[have:])
+		n, have = n+have, 0
 		if d.size += int64(n); d.size > limit {
 			return Data{}, fmt.Errorf("more than %d bytes: %w", limit, ErrTooBig)
 		}
@@ -67,7 +105,14 @@ func (w *Writer) Add(ctx context.Context, r io.Reader, limit int64) (Data, error
 // are not even read: a sparse file of a terabyte takes no time. A file that
 // ends early is ErrChanged.
 func (w *Writer) addFile(ctx context.Context, f *os.File, size int64) (Data, error) {
-	d := Data{block: w.next, size: size}
+	if size <= maxSmall {
+		d, err := w.Add(ctx, f, size)
+		if errors.Is(err, ErrTooBig) || err == nil && d.size != size {
+			err = ErrChanged
+		}
+		return d, err
+	}
+	first := w.next
 	if blocks(size) > maxBlocks-uint64(w.next) {
 		return Data{}, tooManyBlocks()
 	}
@@ -76,8 +121,8 @@ func (w *Writer) addFile(ctx context.Context, f *os.File, size int64) (Data, err
 		if err != nil {
 			return Data{}, err
 		}
-		w.next = d.block + uint32(start/blockSize)
-		part, err := w.Add(ctx, io.NewSectionReader(f, start, end-start), end-start)
+		w.next = first + uint32(start/blockSize)
+		part, err := w.addBlocks(ctx, io.NewSectionReader(f, start, end-start), 0, end-start)
 		if err != nil {
 			return Data{}, err
 		}
@@ -86,8 +131,8 @@ func (w *Writer) addFile(ctx context.Context, f *os.File, size int64) (Data, err
 		}
 		at = end
 	}
-	w.next = d.block + uint32(blocks(size))
-	return d, nil
+	w.next = first + uint32(blocks(size))
+	return Data{at: int64(first) * blockSize, size: size}, nil
 }
 
 // extent returns the first part of f, in whole blocks, from byte at on that is
@@ -116,13 +161,13 @@ func tooManyBlocks() error {
 // Discard gives back the space of contents that no Node will use. The blocks
 // stay part of the image's address space but cost nothing on the host.
 func (w *Writer) Discard(d Data) {
-	if d.size == 0 {
+	if d.size == 0 || d.small {
 		return
 	}
 	length := int64(blocks(d.size)) * blockSize
 	// A file system without holes keeps the bytes: more space, same image.
 	_ = unix.Fallocate(int(w.out.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE,
-		int64(d.block)*blockSize, length)
+		d.at, length)
 }
 
 // fill reads until p is full or r ends or fails. Unlike io.ReadFull it tells a

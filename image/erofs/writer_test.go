@@ -26,7 +26,9 @@ func newImage(t testing.TB) (*os.File, *erofs.Writer) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.Close() })
-	return f, erofs.NewWriter(f)
+	w := erofs.NewWriter(f)
+	t.Cleanup(w.Close)
+	return f, w
 }
 
 func newDir() *erofs.Node {

@@ -95,6 +95,7 @@ func merge(t testing.TB, limits layer.Limits, layers ...[]byte) (*erofs.Node, *o
 	}
 	t.Cleanup(func() { _ = out.Close() })
 	w := erofs.NewWriter(out)
+	t.Cleanup(w.Close)
 	m := layer.NewMerger(w, limits)
 	for _, l := range layers {
 		if err := m.Apply(t.Context(), bytes.NewReader(l)); err != nil {
