@@ -127,13 +127,9 @@ func (o *Options) validate() error {
 		return &workload.Error{Op: "start the lab", Err: fmt.Errorf("%d CPUs, timeout %v: out of range", o.CPUs, o.Timeout)}
 	}
 	o.Cwd = filepath.Clean(o.Cwd)
-	if o.Memory == 0 {
-		o.Memory = defaultMemory
-	}
+	o.Memory = cmp.Or(o.Memory, defaultMemory)
+	o.CPUs = cmp.Or(o.CPUs, defaultCPUs)
 	o.BootTimeout = cmp.Or(o.BootTimeout, DefaultBootTimeout)
-	if o.CPUs == 0 {
-		o.CPUs = defaultCPUs
-	}
 	return nil
 }
 

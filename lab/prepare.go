@@ -101,7 +101,7 @@ func (j *job) load(ctx context.Context, o Options) error {
 		},
 		Root:   rootSerial,
 		TimeNs: time.Now().UnixNano(),
-		Lab:    &agentproto.Lab{Packs: packs, Return: list.back},
+		Lab:    &agentproto.Lab{Packs: packs, Return: list.back, Skip: j.receiver.skip},
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ const bindAbove = 1 << 20
 // carried is what was put in place in the lab, and what has to come back.
 type carried struct {
 	back  []string            // Start.Lab.Return
+	skip  []string            // Start.Lab.Skip
 	root  *os.Root            // what was written into the root file system
 	upper map[string]*os.Root // what was written into a carried directory
 	made  map[string]stamp    // carried files as they were put in place

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -35,7 +36,7 @@ func (c *carried) send(w io.Writer) error {
 	for _, p := range c.back {
 		from, at, err := c.written(p)
 		if err == nil {
-			err = sendTree(out, from, at, p, sent)
+			err = c.sendTree(out, from, at, p, sent)
 		}
 		if err != nil {
 			return fmt.Errorf("return %s: %w", p, err)
@@ -64,7 +65,7 @@ func (c *carried) written(p string) (fs.FS, string, error) {
 
 // sendTree sends the regular files at and below at, as name and below, leaving
 // out those sent already and those on other mounts.
-func sendTree(out *tar.Writer, from fs.FS, at, name string, sent map[string]bool) error {
+func (c *carried) sendTree(out *tar.Writer, from fs.FS, at, name string, sent map[string]bool) error {
 	var dev uint64
 	return fs.WalkDir(from, at, func(p string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) { // nothing was written there
@@ -91,6 +92,9 @@ func sendTree(out *tar.Writer, from fs.FS, at, name string, sent map[string]bool
 		full := name
 		if p != at {
 			full = path.Join(name, strings.TrimPrefix(p, at+"/"))
+		}
+		if d.IsDir() && slices.Contains(c.skip, full) {
+			return fs.SkipDir
 		}
 		if !d.Type().IsRegular() || sent[full] {
 			return nil

@@ -143,10 +143,12 @@ func TestSend(t *testing.T) {
 		os.WriteFile(filepath.Join(upper, "sub", ".hidden"), []byte("new"), 0o640),
 		os.WriteFile(filepath.Join(upper, ".top"), []byte("top"), 0o600),
 		os.Symlink("x", filepath.Join(upper, "link")),
+		os.Mkdir(filepath.Join(upper, "cache"), 0o755),
+		os.WriteFile(filepath.Join(upper, "cache", "big"), []byte("big"), 0o600),
 		os.WriteFile(changed, []byte("1"), 0o600), os.WriteFile(same, []byte("1"), 0o600))
 	root, err := os.OpenRoot(upper)
 	must(t, err)
-	c := &carried{back: []string{"/carried", "/carried", "/nothing"}, root: root,
+	c := &carried{back: []string{"/carried", "/carried", "/nothing"}, skip: []string{"/carried/cache"}, root: root,
 		upper: map[string]*os.Root{"/carried": root}, made: map[string]stamp{}}
 	must(t, c.remember(changed), c.remember(same), os.Remove(changed), os.WriteFile(changed, []byte("22"), 0o600))
 	var b bytes.Buffer

@@ -141,6 +141,6 @@ func prepareRoot(start *agentproto.Start) (*carried, error) {
 	if err := mountLab(); err != nil {
 		return nil, err
 	}
-	c := &carried{root: upper, back: start.Lab.Return}
+	c := &carried{root: upper, back: start.Lab.Return, skip: start.Lab.Skip}
 	return c, c.place(start.Lab.Packs)
 }

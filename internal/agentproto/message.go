@@ -72,6 +72,8 @@ type Lab struct {
 	// or changed come back, as a tar stream of names without the leading slash.
 	// Directories above them are made before the workload starts.
 	Return []string `json:"return,omitempty"`
+	// Skip lists absolute directories that nothing comes back from.
+	Skip []string `json:"skip,omitempty"`
 }
 
 // Pack is one EROFS image of carried files.
