@@ -68,6 +68,9 @@ func (s *store) load(hex string) (*Image, error) {
 		img.Tree = s.path(hex, treeName)
 	}
 	info, err := os.Stat(img.EROFS)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: missing: %w", img.EROFS, errDamaged)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +170,7 @@ func (s *store) fill(ctx context.Context, tmp string, src *source, opts Options)
 	}
 	record, err := json.MarshalIndent(&Image{
 		Ref: src.ref.String(), Digest: "sha256:" + src.digest, Config: src.config,
-		Imported: time.Now().UTC().Truncate(time.Second),
+		Imported: time.Now().UTC(),
 		Inodes:   stats.Inodes, Size: stats.Size, DiskUsage: usage,
 	}, "", "  ")
 	if err != nil {

@@ -221,7 +221,7 @@ func TestRemoveInUse(t *testing.T) {
 func TestPrune(t *testing.T) {
 	newStore(t)
 	d := t.TempDir()
-	digests := map[string]bool{}
+	digests := []string{}
 	for _, content := range []string{"1", "22", "333"} {
 		if err := os.WriteFile(filepath.Join(d, "file"), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -230,20 +230,25 @@ func TestPrune(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		digests[img.Digest] = true
+		digests = append(digests, img.Digest)
 		if err := img.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	all, err := image.List()
-	if err != nil || len(all) != 3 || len(digests) != 3 {
-		t.Fatalf("listed %d images, %d digests, %v", len(all), len(digests), err)
+	if err != nil || len(all) != 3 {
+		t.Fatalf("listed %d images, %v", len(all), err)
+	}
+	for i, img := range all {
+		if img.Digest != digests[2-i] {
+			t.Errorf("image %d of the list is out of order", i)
+		}
 	}
 	if removed, err := image.Prune(false); err != nil || len(removed) != 2 {
 		t.Errorf("prune removed %d, %v", len(removed), err)
 	}
 	left, err := image.List()
-	if err != nil || len(left) != 1 || left[0].Digest != all[0].Digest {
+	if err != nil || len(left) != 1 || left[0].Digest != digests[2] {
 		t.Errorf("left %v, %v", left, err)
 	}
 	if removed, err := image.Prune(true); err != nil || len(removed) != 1 {
@@ -376,10 +381,17 @@ func specials(t *testing.T) []byte {
 
 // A damaged image is made anew instead of used.
 func TestDamagedImage(t *testing.T) {
+	t.Run("truncated", func(t *testing.T) {
+		testDamaged(t, func(file string) error { return os.Truncate(file, 100) })
+	})
+	t.Run("missing", func(t *testing.T) { testDamaged(t, os.Remove) })
+}
+
+func testDamaged(t *testing.T, damage func(file string) error) {
 	newStore(t)
 	ref := ociLayout(t, plain(tarOf(t, text("a", "1"))))
 	img := resolve(t, ref, image.Options{})
-	if err := errors.Join(img.Close(), os.Truncate(img.EROFS, 100)); err != nil {
+	if err := errors.Join(img.Close(), damage(img.EROFS)); err != nil {
 		t.Fatal(err)
 	}
 	listed, err := image.List()
