@@ -25,11 +25,19 @@ func makeCgroups(spec workload.Spec, scratch *hostdir.Run) (*cgroup.Set, error) 
 }
 
 // cgroupFiles are the descriptors that init hands on to exec, in the order of
-// setup's CgroupFD and CgroupTasks.
+// Setup's CgroupFD and ExecFiles.
 func cgroupFiles(s *cgroup.Set) []*os.File {
 	var out []*os.File
 	if u := s.Unified(); u != nil {
 		out = append(out, u)
 	}
-	return append(out, s.Tasks()...)
+	return append(out, execFiles(s)...)
+}
+
+func execFiles(s *cgroup.Set) []*os.File {
+	out := s.Tasks()
+	if f, _ := s.PidsLimit(); f != nil {
+		out = append(out, f)
+	}
+	return out
 }

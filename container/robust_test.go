@@ -226,7 +226,11 @@ func TestKilled(t *testing.T) {
 	start := time.Now()
 	runIt(t, newSpec(tree, "exit", "0"))
 	span := 2 * time.Since(start)
-	for i := range 20 {
+	kills := 20
+	if testing.Short() {
+		kills = 6
+	}
+	for i := range kills {
 		spec := newSpec(tree, "fork", "2")
 		spec.Argv = []string{"work", "sleep"}
 		spec.Env = append(spec.Env, "DUPLEX_TEST_MARK="+testTag)
@@ -236,7 +240,7 @@ func TestKilled(t *testing.T) {
 		cmd.Env = append(os.Environ(), envRun+"="+string(text))
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		must(t, cmd.Start())
-		time.Sleep(span * time.Duration(i) / 20) // spread over the phases, no synchronisation
+		time.Sleep(span * time.Duration(i) / time.Duration(kills)) // spread over the phases, no synchronisation
 		must(t, cmd.Process.Kill())
 		_ = cmd.Wait()
 	}

@@ -156,7 +156,7 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 	if err := r.conn.Send(handshake.Message{Kind: handshake.KindSetup, Setup: &handshake.Setup{
 		Rootfs: r.spec.Rootfs, Hostname: launch.Hostname(r.spec),
 		Rootless: r.ids.rootless, WaitMapped: r.ids.helper, TTYGroup: !r.ids.single,
-		CgroupFD: r.cgroup.Unified() != nil, CgroupTasks: len(r.cgroup.Tasks()),
+		CgroupFD: r.cgroup.Unified() != nil, ExecFiles: len(execFiles(r.cgroup)),
 		Extra: r.spec.Extra,
 	}}); err != nil {
 		return nil, err
@@ -170,10 +170,11 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 			return nil, err
 		}
 	}
+	_, pidsLimit := r.cgroup.PidsLimit()
 	if err := r.exec.Send(handshake.Message{Kind: handshake.KindExecute, Execute: &handshake.Execute{
 		Spec: r.spec, SingleID: r.ids.single, Caps: seccomp.DefaultCapSet(), Seccomp: seccomp.Default(),
 		CgroupTasks: len(r.cgroup.Tasks()), CgroupMounts: r.cgroup.Names(),
-		CgroupUnified: cgroup.OnlyUnified(),
+		CgroupUnified: cgroup.OnlyUnified(), PidsLimit: pidsLimit,
 	}}); err != nil {
 		return nil, err
 	}
@@ -182,9 +183,6 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 		return nil, err
 	}
 	r.stamp(m.Stamps)
-	if err := r.cgroup.LimitPids(); err != nil {
-		return nil, err
-	}
 	if err := r.exec.Send(handshake.Message{Kind: handshake.KindGo}); err != nil {
 		return nil, r.blame(err)
 	}

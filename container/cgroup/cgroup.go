@@ -17,8 +17,10 @@ import (
 // Set is the groups of one container. Close removes them.
 type Set struct {
 	groups []group
-	pids   int64
 	remove func(dir string) error
+
+	pids    int64
+	pidsMax *os.File
 }
 
 type group struct {
@@ -53,7 +55,7 @@ func (e *MissingError) Unwrap() error { return e.Err }
 
 // New makes the groups that the limits need, and one with the memory controller
 // in any case where that is possible, for its peak. All limits are in force
-// when it returns but that of processes: see LimitPids.
+// when it returns but that of processes: see PidsLimit.
 func New(o Options) (*Set, error) {
 	s := &Set{pids: o.Resources.Pids, remove: o.Remove}
 	layout, err := Find()
@@ -226,21 +228,26 @@ func (s *Set) limit(r workload.Resources) error {
 			return &MissingError{CPU, err}
 		}
 	}
+	if r.Pids > 0 {
+		g, _ := s.find(Pids)
+		f, err := os.OpenFile(filepath.Join(g.dir, "pids.max"), os.O_WRONLY, 0)
+		if err != nil {
+			return &MissingError{Pids, err}
+		}
+		s.pidsMax = f
+	}
 	return nil
 }
 
-// LimitPids puts the limit of processes in force. It is apart from the others
-// because the threads of duplex's own process that becomes the workload count
-// until its execve.
-func (s *Set) LimitPids() error {
-	if s.pids <= 0 {
-		return nil
+// PidsLimit returns an open file and what to write to it to put the limit of
+// processes in force; nil when there is none. It is for the process that becomes
+// the workload, right before its execve: a Go program has threads, which count,
+// and dies when it cannot start another.
+func (s *Set) PidsLimit() (*os.File, string) {
+	if s.pidsMax == nil {
+		return nil, ""
 	}
-	n := strconv.FormatInt(s.pids, 10)
-	if err := s.write(Pids, "pids.max", n, "pids.max", n); err != nil {
-		return &MissingError{Pids, err}
-	}
-	return nil
+	return s.pidsMax, strconv.FormatInt(s.pids, 10)
 }
 
 func (s *Set) write(controller, file1, value1, file2, value2 string) error {
@@ -328,6 +335,10 @@ func keyed(text, key string) int64 {
 // Close removes the groups, killing what is in them. It is idempotent.
 func (s *Set) Close() error {
 	var errs []error
+	if s.pidsMax != nil {
+		_ = s.pidsMax.Close()
+		s.pidsMax = nil
+	}
 	for _, g := range slices.Backward(s.groups) {
 		_ = g.handle.Close()
 		errs = append(errs, s.remove(g.dir))

@@ -72,8 +72,8 @@ type Setup struct {
 	// CgroupFD: the descriptor after exec's socket is the v2 cgroup to start
 	// exec in.
 	CgroupFD bool `json:"cgroup_fd"`
-	// CgroupTasks counts the v1 "tasks" files that follow, for exec.
-	CgroupTasks int `json:"cgroup_tasks"`
+	// ExecFiles counts the descriptors that follow, to be passed on to exec.
+	ExecFiles int `json:"exec_files"`
 	// Extra files go into the upper directory.
 	Extra []workload.ExtraFile `json:"extra,omitempty"`
 }
@@ -87,6 +87,9 @@ type Execute struct {
 	Seccomp []byte `json:"seccomp"`
 	// CgroupTasks counts the open v1 "tasks" files to join, descriptors TasksFD on.
 	CgroupTasks int `json:"cgroup_tasks"`
+	// PidsLimit is written to the open file behind those, when it is not empty,
+	// right before execve.
+	PidsLimit string `json:"pids_limit"`
 	// CgroupMounts are the v1 hierarchies to show below /sys/fs/cgroup. When
 	// there are none and the host has v2 only, CgroupUnified shows that.
 	CgroupMounts  []string `json:"cgroup_mounts"`

@@ -35,6 +35,16 @@ func enterCgroups(e *handshake.Execute) error {
 	return mountCgroups(sys, e.CgroupMounts, e.CgroupUnified)
 }
 
+// limitPids puts the limit of processes in force. From here on this process may
+// not get another thread.
+func limitPids(e *handshake.Execute) error {
+	if e.PidsLimit == "" {
+		return nil
+	}
+	_, err := unix.Write(handshake.TasksFD+e.CgroupTasks, []byte(e.PidsLimit))
+	return err
+}
+
 // mountCgroups shows the container's own groups, read-only, in sys/cgroup.
 func mountCgroups(sys *os.File, v1 []string, unified bool) error {
 	const attrs = noSuidExecDev | unix.MOUNT_ATTR_RDONLY

@@ -49,6 +49,9 @@ func execMain(c handshake.Conn) error {
 	if err := confine(e); err != nil {
 		return err
 	}
+	if err := limitPids(e); err != nil {
+		return &handshake.StepError{Step: "limit the processes", Err: err}
+	}
 	err = c.Send(handshake.Message{Kind: handshake.KindExecuting, Stamps: []handshake.Stamp{{Phase: workload.PhaseWorkload, Ns: workload.Now()}}})
 	if err != nil {
 		return err

@@ -111,7 +111,7 @@ func startExec(s *handshake.Setup) (int, error) {
 		sys.UseCgroupFD = true
 		sys.CgroupFD = int(take())
 	}
-	for range s.CgroupTasks {
+	for range s.ExecFiles {
 		files = append(files, take())
 	}
 	child, err := syscall.ForkExec("/proc/self/exe", []string{handshake.ExecName},
