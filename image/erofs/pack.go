@@ -3,11 +3,12 @@ package erofs
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
-	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -36,6 +37,7 @@ type Scan struct {
 	files []hostFile
 	links map[inodeKey]*Node
 	hash  hash.Hash
+	line  []byte // reused by note
 }
 
 type hostFile struct {
@@ -167,7 +169,7 @@ func (s *Scan) walk(ctx context.Context, hostPath, name string) (*Node, error) {
 	key := inodeKey{st.Dev, st.Ino}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	if known := s.links[key]; known != nil && !isDir {
-		fmt.Fprintf(s.hash, "%q link %d %d\n", name, key.dev, key.ino)
+		s.note(name, known, &st)
 		return known, nil
 	}
 	n := &Node{
@@ -235,18 +237,27 @@ func kernelsOwn(dir string) bool {
 	return false
 }
 
+// note adds a file to the fingerprint: its strings with their lengths, its
+// numbers as 8 bytes each.
 func (s *Scan) note(name string, n *Node, st *unix.Stat_t) {
-	fmt.Fprintf(s.hash, "%q %o %d:%d %d %d:%d %d %d.%09d %d.%09d %q", name, st.Mode, st.Uid, st.Gid,
-		st.Size, st.Dev, st.Ino, st.Rdev, st.Mtim.Sec, st.Mtim.Nsec, st.Ctim.Sec, st.Ctim.Nsec, n.Target)
-	names := make([]string, 0, len(n.Xattrs))
-	for k := range n.Xattrs {
-		names = append(names, k)
+	b := appendString(s.line[:0], name)
+	for _, v := range [...]uint64{
+		uint64(st.Mode), uint64(st.Uid), uint64(st.Gid), uint64(st.Size), st.Dev, st.Ino, st.Rdev,
+		uint64(st.Mtim.Sec), uint64(st.Mtim.Nsec), uint64(st.Ctim.Sec), uint64(st.Ctim.Nsec),
+		uint64(len(n.Xattrs)),
+	} {
+		b = binary.LittleEndian.AppendUint64(b, v)
 	}
-	slices.Sort(names)
-	for _, k := range names {
-		fmt.Fprintf(s.hash, " %q=%q", k, n.Xattrs[k])
+	b = appendString(b, n.Target)
+	for _, k := range slices.Sorted(maps.Keys(n.Xattrs)) {
+		b = appendString(appendString(b, k), n.Xattrs[k])
 	}
-	_, _ = io.WriteString(s.hash, "\n") // a hash never fails
+	s.line = b
+	s.hash.Write(b) // never fails
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.LittleEndian.AppendUint64(b, uint64(len(s))), s...)
 }
 
 // hostXattrs reads the attributes EROFS can hold; others are left behind, and
