@@ -43,7 +43,8 @@
 // # What the workload may do
 //
 // Docker's defaults: its 14 capabilities, its seccomp profile, its masked and
-// read-only paths; and no_new_privs always, which docker leaves off. Init itself
+// read-only paths; and no_new_privs always, which docker leaves off: a setuid
+// program (sudo, ping) runs, but gains nothing, other than in a microVM. Init itself
 // keeps only CAP_KILL once the workload starts, and cannot be traced.
 //
 // Without root, a user namespace makes the caller root inside. With newuidmap(1)

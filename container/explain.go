@@ -30,6 +30,12 @@ func (r *run) explain(err error) error {
 		out.Remedy = "Run duplex as root, or have the " + missing.Controller + " controller delegated to this user (systemd: Delegate= of user@.service) and start duplex there, for example with systemd-run --user --scope."
 	case errors.As(err, &missing):
 		out.Remedy = "Leave the limit out, or mount a cgroup hierarchy with the " + missing.Controller + " controller."
+	case errors.Is(err, unix.ENOSYS):
+		out.Remedy = "Containers need Linux 5.12 or newer."
+	case se != nil && se.Step == "mount the image":
+		out.Remedy = "Load the erofs module, and loop before Linux 6.12 (modprobe erofs loop)."
+	case se != nil && se.Step == "mount the overlay" && r.ids.rootless && errors.Is(err, unix.EPERM):
+		out.Remedy = "Without root, overlays need Linux 5.11 or newer: run duplex as root."
 	case se != nil && se.Step == "create the namespaces" && errors.Is(err, unix.EPERM) && r.ids.rootless:
 		out.Remedy = "This host forbids user namespaces to users (kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns): run duplex as root, or allow them."
 	case se != nil && se.Step == "create the namespaces" && errors.Is(err, unix.EPERM):

@@ -87,6 +87,10 @@ func (r *run) run(ctx context.Context, stdio workload.Stdio) (workload.Exit, err
 	if exit == nil && err == nil {
 		exit, err = r.follow(ctx, stdio)
 	}
+	if exit != nil {
+		r.rec.Stamp(workload.PhaseExited)
+		r.account(exit)
+	}
 	if werr := r.wait(); err == nil && werr != nil {
 		err = werr
 	}
@@ -176,7 +180,7 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 		CgroupTasks: len(r.cgroup.Tasks()), CgroupMounts: r.cgroup.Names(),
 		CgroupUnified: cgroup.OnlyUnified(), PidsLimit: pidsLimit,
 	}}); err != nil {
-		return nil, err
+		return nil, r.blame(err)
 	}
 	m, err := r.conn.Expect(handshake.KindReady)
 	if err != nil {
@@ -273,8 +277,7 @@ func (r *run) follow(ctx context.Context, stdio workload.Stdio) (*workload.Exit,
 			case res.err != nil:
 				return nil, res.err
 			}
-			r.rec.Stamp(workload.PhaseExited)
-			return r.account(exit), nil
+			return exit, nil
 		case s, ok := <-stdio.Signals:
 			if !ok {
 				stdio.Signals = nil
@@ -297,7 +300,7 @@ func (r *run) follow(ctx context.Context, stdio workload.Stdio) (*workload.Exit,
 
 // account records what the container used and adds to exit what the kernel did
 // about it.
-func (r *run) account(exit *workload.Exit) *workload.Exit {
+func (r *run) account(exit *workload.Exit) {
 	used := r.cgroup.Used()
 	exit.OOM = used.OOMKills > 0
 	if used.PeakMemory > 0 {
@@ -308,7 +311,6 @@ func (r *run) account(exit *workload.Exit) *workload.Exit {
 			u.Memory["cgroup_peak"] = used.PeakMemory
 		})
 	}
-	return exit
 }
 
 // kill ends PID 1 of the container, and with it all of its processes.
