@@ -82,6 +82,17 @@ func TestGuestPhases(t *testing.T) {
 	}
 }
 
+// The least memory that is accepted is enough.
+func TestGuestLeastMemory(t *testing.T) {
+	r := guestOnly(t)
+	spec := helperSpec("exit", "7")
+	spec.Resources.MemoryBytes = MinMemory
+	exit, err := r.Run(t.Context(), spec, workload.Stdio{}, nil)
+	if err != nil || exit.Status() != 7 {
+		t.Errorf("%v, %v", exit, err)
+	}
+}
+
 // randomBytes is a reader of n bytes, and the hash of what was read.
 func randomBytes(n int64) (io.Reader, hash.Hash) {
 	sum := sha256.New()

@@ -17,7 +17,7 @@ const (
 	DefaultMemory = 512 << 20
 	// MinMemory is the least a Runner accepts, in bytes. Debian's cloud kernel
 	// and the agent come up with less, but leave nothing for a workload.
-	MinMemory = 64 << 20
+	MinMemory = 96 << 20
 	// DefaultBootTimeout bounds the time from the start to the agent's first
 	// words. It is long: an emulated host on a busy machine is slow.
 	DefaultBootTimeout = 3 * time.Minute

@@ -20,9 +20,9 @@ func TestMemorySize(t *testing.T) {
 	}{
 		{workload.Resources{}, DefaultMemory, ""},
 		{workload.Resources{MemoryBytes: MinMemory}, MinMemory, ""},
-		{workload.Resources{MemoryBytes: 100_000_000}, 99999744, ""},
-		{workload.Resources{MemoryBytes: 1 << 20}, 0, "--memory 64m"},
-		{workload.Resources{MemoryBytes: MinMemory - 1}, 0, "--memory 64m"},
+		{workload.Resources{MemoryBytes: 200_000_000}, 199999488, ""},
+		{workload.Resources{MemoryBytes: 1 << 20}, 0, "--memory 96m"},
+		{workload.Resources{MemoryBytes: MinMemory - 1}, 0, "--memory 96m"},
 		{workload.Resources{CPUs: 0.5}, DefaultMemory, ""},
 		{workload.Resources{CPUs: 1}, DefaultMemory, ""},
 		{workload.Resources{CPUs: 2}, 0, "--cpus 1"},
