@@ -34,6 +34,7 @@ type Ring struct {
 	free   []uint16
 	chains map[uint16][]uint16 // descriptors of a chain by head
 	avail  uint16              // next index to publish
+	kicked uint16              // avail when NeedsKick last looked
 	used   uint16              // next index to look at
 }
 
@@ -129,6 +130,23 @@ func (r *Ring) SetUsedEvent(idx uint16) { r.store(r.Avail+4+2*memory.GPA(r.Size)
 
 // AvailEvent reads avail_event (§2.7.10).
 func (r *Ring) AvailEvent() uint16 { return r.load(r.Used + 4 + 8*memory.GPA(r.Size)) }
+
+// NeedsKick says whether the device wants a notification for what was published
+// since the last call (§2.7.10), as a driver with VIRTIO_F_EVENT_IDX finds out.
+func (r *Ring) NeedsKick() bool {
+	r.d.tb.Helper()
+	before := r.kicked
+	r.kicked = r.avail
+	return r.avail-r.AvailEvent()-1 < r.avail-before
+}
+
+// EnableInterrupt asks for an interrupt when the device uses the next element,
+// and is false when it has done so already (§2.7.7).
+func (r *Ring) EnableInterrupt() bool {
+	r.d.tb.Helper()
+	r.SetUsedEvent(r.used)
+	return r.UsedIndex() == r.used
+}
 
 // UsedIndex reads the used ring's index.
 func (r *Ring) UsedIndex() uint16 { return r.load(r.Used + 2) }
