@@ -142,7 +142,7 @@ func TestGuestSlowReader(t *testing.T) {
 	})
 	go func() {
 		<-g.began
-		time.Sleep(12 * time.Second) // longer than the session waits for a silent guest
+		time.Sleep(35 * time.Second) // longer than the session waits for a silent guest
 		close(g.open)
 	}()
 	const size = 8 << 20
