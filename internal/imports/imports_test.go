@@ -13,7 +13,7 @@ const module = "github.com/duplex-run/duplex/"
 // of its own family (the same first match) and of layers below, never above;
 // packages of one layer do not import each other.
 var layers = [][]string{
-	{"cmd"},
+	{"cmd", "internal/e2e"},
 	{"internal/cli"},
 	{"compare"},
 	{"lab"},
@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"initramfs"},
 	{"kernel", "image", "vmm"},
 	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console"},
-	{"internal/workload"},
+	{"internal/workload", "internal/testutil"},
 }
 
 // alone may import nothing of the module but its own children.
