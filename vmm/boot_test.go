@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,11 +30,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// probed probes this host's KVM once.
+var probed = sync.OnceValues(probe.Run)
+
 // stockKernel returns the path of a kernel to boot, or skips where this host
 // cannot boot it: `make test` runs these tests in the lab, where that fails.
 func stockKernel(t *testing.T, path string) string {
 	t.Helper()
-	report, err := probe.Run()
+	report, err := probed()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -343,8 +343,7 @@ func count(t *testing.T, dir string) int {
 	return len(names)
 }
 
-// mappings counts what newTiny's VMs map: kvm_run pages and memory: 4 MiB, and
-// 2 MiB for its alignment.
+// mappings counts what newTiny's VMs map: kvm_run pages and 4 MiB of memory.
 func mappings(t *testing.T) int {
 	t.Helper()
 	maps, err := os.ReadFile("/proc/self/maps")
@@ -357,7 +356,7 @@ func mappings(t *testing.T) int {
 		if _, err := fmt.Sscanf(line, "%x-%x", &from, &to); err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(line, "kvm-vcpu") || to-from == 6<<20 {
+		if strings.Contains(line, "kvm-vcpu") || to-from == 4<<20 {
 			n++
 		}
 	}

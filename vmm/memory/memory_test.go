@@ -155,8 +155,8 @@ func TestNewLayout(t *testing.T) {
 			t.Errorf("%d bytes: %d regions, size %d", c.size, len(got), m.Size())
 		}
 		for i, r := range got {
-			if r.Start != c.want[i].Start || r.HostAddress()%hugePage != 0 {
-				t.Errorf("%d bytes: region %d at %#x, host %#x", c.size, i, uint64(r.Start), r.HostAddress())
+			if r.Start != c.want[i].Start {
+				t.Errorf("%d bytes: region %d at %#x", c.size, i, uint64(r.Start))
 			}
 		}
 		if _, err := m.Slice(HoleStart, 1); !errors.Is(err, ErrOutOfRange) {

@@ -95,11 +95,17 @@ func (m *machine) run(limit time.Duration, onPort func(kvm.IO) bool) (failure st
 	defer runtime.UnlockOSThread()
 	m.cpu.Bind()
 	var late atomic.Bool
+	kicked := make(chan struct{})
 	timer := time.AfterFunc(limit, func() {
+		defer close(kicked)
 		late.Store(true)
 		m.cpu.Kick()
 	})
-	defer timer.Stop()
+	defer func() {
+		if !timer.Stop() {
+			<-kicked // the vCPU must outlive its kick
+		}
+	}()
 	for !late.Load() {
 		reason, err := m.cpu.Run()
 		if err != nil {
