@@ -74,14 +74,16 @@ func newKeyring() error {
 
 // defaultSignals gives back their default action to signals that duplex was
 // started with ignored (nohup, a shell's background job): execve(2) resets
-// handlers, but keeps ignored signals ignored.
+// handlers, but keeps ignored signals ignored. Go's runtime must keep its own
+// handlers of the standard signals until then; it has none of 32 and 33, which
+// make(1) leaves ignored in everything it starts.
 func defaultSignals() error {
 	for n := unix.Signal(1); n <= 31; n++ {
 		if signal.Ignored(n) {
 			signal.Notify(make(chan os.Signal, 1), n)
 		}
 	}
-	return nil
+	return errors.Join(defaultAction(32), defaultAction(33))
 }
 
 // confine gives up all the workload must not have, in the only order possible:

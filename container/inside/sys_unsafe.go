@@ -53,3 +53,16 @@ func installSeccomp(filter []byte) error {
 	}
 	return nil
 }
+
+// defaultAction gives signal n the default action.
+func defaultAction(n unix.Signal) error {
+	// struct sigaction of the kernel: handler, flags, restorer, mask. All zero is
+	// SIG_DFL.
+	var action [4]uint64
+	// SAFETY: rt_sigaction(2) reads 32 bytes from action, which outlives the call.
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(n), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+	if errno != 0 {
+		return fmt.Errorf("signal %d: %w", n, errno)
+	}
+	return nil
+}
