@@ -102,6 +102,9 @@ func Run(ctx context.Context, o Options, stdio workload.Stdio, rec *workload.Rec
 		OnHello:  func() { slow.Stop(); rec.Stamp(workload.PhaseKernelUp) },
 		Recorder: rec,
 	}
+	if !o.Deterministic { // there, timers run in step with the CPU
+		s.Pulse = pulse
+	}
 	if o.Timeout > 0 {
 		s.Deadline = time.Now().Add(o.Timeout)
 	}
@@ -132,6 +135,13 @@ func (o *Options) validate() error {
 	o.BootTimeout = cmp.Or(o.BootTimeout, DefaultBootTimeout)
 	return nil
 }
+
+// pulse is how often every CPU of the machine is interrupted from outside. QEMU
+// 7.2 may lose an interrupt: leaving and entering a guest of the machine's KVM,
+// it changes the CPU's set of pending interrupts without the lock or the atomic
+// operation that its timers, on another thread, would need (svm_helper.c). A
+// machine that waits for its timer would wait for ever.
+const pulse = time.Second
 
 // endGrace is how long a machine whose agent is gone may take to end itself.
 const endGrace = 2 * time.Second

@@ -193,6 +193,8 @@ func (r *running) obey(h *host) {
 		case agentproto.Closed:
 			// The next write of the workload gets it a SIGPIPE.
 			r.close(m.Stream)
+		case agentproto.Pulse:
+			interruptCPUs()
 		}
 	}
 }

@@ -27,6 +27,7 @@ const (
 	Resize   Type = "resize"    // host: Size
 	StdinEOF Type = "stdin_eof" // host: Bytes sent on stdin before it
 	Closed   Type = "closed"    // host: Stream ("stdout" or "stderr") is read no more
+	Pulse    Type = "pulse"     // host: interrupt every CPU; see Session.Pulse
 )
 
 // Message is one control message; which fields count depends on Type.
@@ -133,7 +134,7 @@ func (m *Message) fromHost() error {
 		ok = m.Size != nil
 	case Closed:
 		ok = m.Stream == Stdout.Name() || m.Stream == Stderr.Name()
-	case StdinEOF:
+	case StdinEOF, Pulse:
 		ok = true
 	default:
 		return fmt.Errorf("unexpected message %q from the host", m.Type)

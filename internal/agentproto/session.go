@@ -34,6 +34,10 @@ type Session struct {
 	Unpack func(io.Reader) error
 	// Deadline ends the workload with Exit.TimedOut; zero means never.
 	Deadline time.Time
+	// Pulse is how often the agent is told to interrupt every CPU while the
+	// workload runs; 0 means never. It is for emulated machines that may lose an
+	// interrupt (see package lab): the next one makes up for it.
+	Pulse time.Duration
 	// OnHello is called when the agent says hello; may be nil.
 	OnHello func()
 	// Recorder gets PhaseWorkload (unless a mark stamped it), PhaseFirstByte and
@@ -117,6 +121,9 @@ func (s *Session) run(ctx context.Context, signals <-chan workload.Signal) (*Mes
 	if err == nil && exit == nil && m.Type == Started {
 		s.Recorder.Stamp(workload.PhaseWorkload) // where there is a mark, it came first
 		go s.forward(ctx, s.early, signals)
+		if s.Pulse > 0 {
+			go s.pulse(ctx)
+		}
 		m, exit, err = s.wait(ctx, nil, false)
 	}
 	switch {
@@ -216,6 +223,22 @@ func (s *Session) finish(ctx context.Context, unpacked *unpacking) error {
 			return ctx.Err()
 		case <-still.C:
 			return fail(errors.New("the guest stands still"))
+		}
+	}
+}
+
+// pulse sends Pulse messages until ctx ends or the guest is gone.
+func (s *Session) pulse(ctx context.Context) {
+	tick := time.NewTicker(s.Pulse)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if s.write(&Message{Type: Pulse}) != nil {
+			return // the reader of the control stream says why
 		}
 	}
 }
