@@ -9,12 +9,13 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"regexp"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/image/layer"
+
+	"github.com/duplex-run/duplex/internal/lazyregexp"
 )
 
 // maxMembers bounds the files of a docker-archive: some for each layer.
@@ -62,11 +63,11 @@ func openDockerArchive(ref Reference) (*source, error) {
 	return newSource(ref, archive, config, layers)
 }
 
-var nameDigest = regexp.MustCompile(`^(?:.*/)?([0-9a-f]{64})(?:\.json)?$`)
+var nameDigest = lazyregexp.New(`^(?:.*/)?([0-9a-f]{64})(?:\.json)?$`)
 
 // digestInName returns the digest that a member's name claims, or "".
 func digestInName(name string) string {
-	if m := nameDigest.FindStringSubmatch(name); m != nil {
+	if m := nameDigest().FindStringSubmatch(name); m != nil {
 		return m[1]
 	}
 	return ""

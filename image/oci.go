@@ -97,7 +97,7 @@ func (l *ociLayout) open(name string) (io.ReadCloser, int64, error) {
 
 // blobName is where a layout keeps what has that digest.
 func blobName(h v1.Hash) (string, error) {
-	if h.Algorithm != "sha256" || len(h.Hex) != 64 || !hexDigits.MatchString(h.Hex) {
+	if h.Algorithm != "sha256" || len(h.Hex) != 64 || !hexDigits().MatchString(h.Hex) {
 		return "", fmt.Errorf("digest %q: %w", h, errFormat)
 	}
 	return "blobs/sha256/" + h.Hex, nil

@@ -4,8 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strings"
+
+	"github.com/duplex-run/duplex/internal/lazyregexp"
 )
 
 // Kind is where an image comes from.
@@ -36,9 +37,9 @@ var ErrReference = errors.New("not an image reference")
 const minPrefix = 4
 
 var (
-	hexDigits = regexp.MustCompile(`^[0-9a-f]{1,64}$`)
+	hexDigits = lazyregexp.New(`^[0-9a-f]{1,64}$`)
 	// ociTag is the grammar of org.opencontainers.image.ref.name in practice.
-	ociTag = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
+	ociTag = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
 )
 
 // ParseReference parses s without looking at any file. In oci:DIR:TAG the last
@@ -55,7 +56,7 @@ func ParseReference(s string) (Reference, error) {
 	}
 	scheme, rest, colon := strings.Cut(s, ":")
 	if !colon {
-		if len(s) >= minPrefix && hexDigits.MatchString(s) {
+		if len(s) >= minPrefix && hexDigits().MatchString(s) {
 			return Reference{Kind: KindDigest, Path: s}, nil
 		}
 		return fail("want builtin, docker-archive:FILE, oci:DIR[:TAG], rootfs:DIR or a digest")
@@ -70,13 +71,13 @@ func ParseReference(s string) (Reference, error) {
 		dir, tag := rest, ""
 		if i := strings.LastIndexByte(rest, ':'); i >= 0 && !strings.Contains(rest[i:], "/") {
 			dir, tag = rest[:i], rest[i+1:]
-			if dir == "" || !ociTag.MatchString(tag) {
+			if dir == "" || !ociTag().MatchString(tag) {
 				return fail("want oci:DIR or oci:DIR:TAG")
 			}
 		}
 		return Reference{Kind: kind, Path: dir, Tag: tag}, nil
 	case KindDigest:
-		if len(rest) < minPrefix || !hexDigits.MatchString(rest) {
+		if len(rest) < minPrefix || !hexDigits().MatchString(rest) {
 			return fail(fmt.Sprintf("want %d to 64 hexadecimal digits", minPrefix))
 		}
 		return Reference{Kind: kind, Path: rest}, nil

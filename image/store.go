@@ -218,7 +218,7 @@ func (s *store) digests() ([]string, error) {
 	}
 	var out []string
 	for _, e := range entries {
-		if len(e.Name()) == 64 && hexDigits.MatchString(e.Name()) {
+		if len(e.Name()) == 64 && hexDigits().MatchString(e.Name()) {
 			out = append(out, e.Name())
 		}
 	}

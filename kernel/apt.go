@@ -10,13 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/duplex-run/duplex/internal/lazyregexp"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -94,7 +94,7 @@ func (l packageLists) newest(ctx context.Context) (packageRef, error) {
 
 // dependency matches "linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)"; what it
 // captures becomes a file name and arguments of apt-get.
-var dependency = regexp.MustCompile(`^(linux-image-[0-9][a-z0-9.+-]*) \(= ([0-9][A-Za-z0-9.+~:-]*)\)$`)
+var dependency = lazyregexp.New(`^(linux-image-[0-9][a-z0-9.+-]*) \(= ([0-9][A-Za-z0-9.+~:-]*)\)$`)
 
 // parseDepends finds the kernel package in the Depends field of a package's
 // description (deb-control(5)).
@@ -105,7 +105,7 @@ func parseDepends(description string) (packageRef, error) {
 			continue
 		}
 		for dep := range strings.SplitSeq(value, ",") {
-			if m := dependency.FindStringSubmatch(strings.TrimSpace(dep)); m != nil {
+			if m := dependency().FindStringSubmatch(strings.TrimSpace(dep)); m != nil {
 				return packageRef{m[1], m[2]}, nil
 			}
 		}

@@ -5,9 +5,10 @@ package console
 
 import (
 	"io"
-	"regexp"
 	"strings"
 	"sync"
+
+	"github.com/duplex-run/duplex/internal/lazyregexp"
 )
 
 // tailSize bounds what a Tail keeps, in bytes.
@@ -48,12 +49,12 @@ func (t *Tail) String() string {
 }
 
 var (
-	panicLine = regexp.MustCompile(`Kernel panic - not syncing: [^\r\n]*`)
-	agentLine = regexp.MustCompile(`duplex-agent: [^\r\n]*`)
+	panicLine = lazyregexp.New(`Kernel panic - not syncing: [^\r\n]*`)
+	agentLine = lazyregexp.New(`duplex-agent: [^\r\n]*`)
 )
 
 // Panic returns the line with which a kernel panicked, or "".
-func Panic(text string) string { return Printable(panicLine.FindString(text)) }
+func Panic(text string) string { return Printable(panicLine().FindString(text)) }
 
 // Verdict returns the line that says why the machine ended: the kernel's panic,
 // the agent's last words, or else the last line of all.
@@ -61,7 +62,7 @@ func Verdict(text string) string {
 	if line := Panic(text); line != "" {
 		return line
 	}
-	if lines := agentLine.FindAllString(text, -1); len(lines) > 0 {
+	if lines := agentLine().FindAllString(text, -1); len(lines) > 0 {
 		return Printable(lines[len(lines)-1])
 	}
 	lines := Lines(text, 1)

@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"initramfs"},
 	{"kernel", "image", "vmm"},
 	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console"},
-	{"internal/workload", "internal/testutil"},
+	{"internal/lazyregexp", "internal/workload", "internal/testutil"},
 }
 
 // alone may import nothing of the module but its own children.
