@@ -195,6 +195,7 @@ func (r *running) obey(h *host) {
 			r.close(m.Stream)
 		case agentproto.Pulse:
 			interruptCPUs()
+			_ = h.send(&agentproto.Message{Type: agentproto.Pulse}) // a host that is gone ends the loop
 		}
 	}
 }

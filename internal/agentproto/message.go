@@ -27,7 +27,8 @@ const (
 	Resize   Type = "resize"    // host: Size
 	StdinEOF Type = "stdin_eof" // host: Bytes sent on stdin before it
 	Closed   Type = "closed"    // host: Stream ("stdout" or "stderr") is read no more
-	Pulse    Type = "pulse"     // host: interrupt every CPU; see Session.Pulse
+
+	Pulse Type = "pulse" // host: interrupt every CPU; agent: done; see Session.Pulse
 )
 
 // Message is one control message; which fields count depends on Type.
@@ -111,7 +112,7 @@ func (m *Message) fromGuest() error {
 	case Exited:
 		ok = m.Exit != nil && m.Exit.Code >= 0 && m.Exit.Code <= 255 &&
 			m.Exit.Signal >= 0 && m.Exit.Signal <= maxSignal
-	case Returned:
+	case Returned, Pulse:
 		ok = true
 	default:
 		return fmt.Errorf("unexpected message %q from the guest", m.Type)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,9 @@ const (
 	killGrace = 5 * time.Second
 	// drainGrace is how long promised output may stand still after the exit.
 	drainGrace = 30 * time.Second
+	// stillLimit is how long a machine may leave pulses unanswered. A busy host
+	// makes an emulated machine slow, but not this slow.
+	stillLimit = 2 * time.Minute
 )
 
 // Session is the host's end of one run. It is used once.
@@ -36,7 +40,8 @@ type Session struct {
 	Deadline time.Time
 	// Pulse is how often the agent is told to interrupt every CPU while the
 	// workload runs; 0 means never. It is for emulated machines that may lose an
-	// interrupt (see package lab): the next one makes up for it.
+	// interrupt (see package lab): the next one makes up for it. A machine that
+	// does not answer for stillLimit is given up with ErrStill.
 	Pulse time.Duration
 	// OnHello is called when the agent says hello; may be nil.
 	OnHello func()
@@ -45,6 +50,7 @@ type Session struct {
 	Recorder *workload.Recorder
 
 	send     sync.Mutex
+	alive    atomic.Int64 // when the agent last answered a pulse, Unix nanoseconds
 	messages chan *Message
 	failed   chan error // why the control stream cannot be used
 	timedOut bool
@@ -60,7 +66,7 @@ func (s *Session) Run(ctx context.Context, start *Start, stdio workload.Stdio) (
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(ctx, s.close)
 	defer func() { cancel(); stop(); s.close() }()
-	s.messages, s.failed = make(chan *Message), make(chan error, 2)
+	s.messages, s.failed = make(chan *Message), make(chan error, 3)
 	go s.readControl(ctx)
 
 	hello, exit, err := s.wait(ctx, stdio.Signals, true)
@@ -227,8 +233,12 @@ func (s *Session) finish(ctx context.Context, unpacked *unpacking) error {
 	}
 }
 
-// pulse sends Pulse messages until ctx ends or the guest is gone.
+// ErrStill reports a machine that runs but does nothing.
+var ErrStill = errors.New("the machine stands still")
+
+// pulse sends Pulse messages until ctx ends or the guest is gone or stands still.
 func (s *Session) pulse(ctx context.Context) {
+	s.alive.Store(time.Now().UnixNano())
 	tick := time.NewTicker(s.Pulse)
 	defer tick.Stop()
 	for {
@@ -237,9 +247,11 @@ func (s *Session) pulse(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if s.write(&Message{Type: Pulse}) != nil {
-			return // the reader of the control stream says why
+		if time.Since(time.Unix(0, s.alive.Load())) > stillLimit {
+			s.failed <- ErrStill
+			return
 		}
+		go func() { _ = s.write(&Message{Type: Pulse}) }() // a guest that does not read blocks it
 	}
 }
 
@@ -249,6 +261,10 @@ func (s *Session) readControl(ctx context.Context) {
 		if err != nil {
 			s.failed <- err
 			return
+		}
+		if m.Type == Pulse {
+			s.alive.Store(time.Now().UnixNano())
+			continue
 		}
 		select {
 		case s.messages <- m:
