@@ -158,10 +158,10 @@ func (m *machine) explain(err error, log *console.Tail, read <-chan struct{}) er
 	case <-time.After(endGrace):
 	}
 	if words := m.stderr.String(); words != "" {
-		return &workload.Error{Op: "run the lab", Err: fmt.Errorf("%w (QEMU: %s)", err, console.Printable(words))}
+		err = fmt.Errorf("%w (QEMU: %s)", err, console.Printable(words))
+	} else if line := console.Verdict(log.String()); line != "" {
+		err = fmt.Errorf("%w (%s)", err, line)
 	}
-	if line := console.Verdict(log.String()); line != "" {
-		return &workload.Error{Op: "run the lab", Err: fmt.Errorf("%w (%s)", err, line)}
-	}
-	return &workload.Error{Op: "run the lab", Err: err}
+	return &workload.Error{Op: "run the lab", Err: err,
+		Remedy: "The emulated machine failed; try once more, with --verbose ('duplex lab run') to see its console."}
 }
