@@ -64,9 +64,7 @@ func TestInLab(t *testing.T) {
 	}
 }
 
-// inTheLab runs `duplex lab run`, and once more when the machine itself failed:
-// QEMU's emulation of SVM is not free of faults (see docs/lab.md), and what is
-// tested here is what runs on it.
+// inTheLab runs `duplex lab run`, and once more when the machine itself failed.
 func inTheLab(t *testing.T, args []string) (string, error) {
 	t.Helper()
 	for try := 1; ; try++ {
@@ -75,7 +73,7 @@ func inTheLab(t *testing.T, args []string) (string, error) {
 		cmd.Stdout = io.MultiWriter(os.Stdout, &out) // minutes of it: show it as it comes
 		cmd.Stderr = io.MultiWriter(os.Stderr, &errs)
 		err := cmd.Run()
-		if try == 1 && strings.Contains(errs.String(), "duplex: run the lab: ") {
+		if try == 1 && strings.Contains(errs.String(), labFailed) {
 			fmt.Println("the lab machine failed: once more")
 			continue
 		}

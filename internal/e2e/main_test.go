@@ -131,13 +131,37 @@ type result struct {
 // limit bounds every command: a hang is a failure with a name.
 const limit = 3 * time.Minute
 
+// labFailed is what duplex says when the emulated machine itself failed. QEMU's
+// emulation of SVM is not free of faults (see docs/lab.md), and what is tested
+// here is what runs on it: such a run is made once more, and said so.
+const labFailed = "duplex: run the lab: "
+
 // duplex runs the binary to its end.
 func duplex(t *testing.T, stdin io.Reader, args ...string) result {
+	t.Helper()
+	var input []byte
+	if stdin != nil {
+		var err error
+		if input, err = io.ReadAll(stdin); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := duplexOnce(t, input, args)
+	if strings.Contains(r.stderr, labFailed) {
+		fmt.Printf("once more, the lab machine failed: %s", r.stderr)
+		r = duplexOnce(t, input, args)
+	}
+	return r
+}
+
+func duplexOnce(t *testing.T, stdin []byte, args []string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, bin, args...)
-	cmd.Stdin = stdin
+	if stdin != nil {
+		cmd.Stdin = bytes.NewReader(stdin)
+	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
