@@ -78,6 +78,9 @@ func TestDebianFilesAreUmocis(t *testing.T) {
 		t.Fatalf("umoci's listing has only %d lines", n)
 	}
 	each(t, func(t *testing.T, run []string) {
+		if inLab() && run[1] == "--isolation=container" {
+			return // it takes minutes there, and the host has done it
+		}
 		r := duplex(t, nil, concat(run, []string{d.ref, "/helper", "list", "/"})...)
 		if r.status != 0 {
 			t.Fatalf("status %d, %s", r.status, r.stderr)

@@ -52,7 +52,7 @@ func TestInLab(t *testing.T) {
 	}
 	for _, g := range groups {
 		t.Run(g, func(t *testing.T) {
-			args := concat([]string{"lab", "run", "--timeout=12m"}, carry, []string{"--", self, "-test.run=" + g}, flags)
+			args := concat([]string{"lab", "run", "--timeout=20m"}, carry, []string{"--", self, "-test.run=" + g}, flags)
 			out, err := inTheLab(t, args)
 			if err != nil {
 				t.Fatalf("in the lab: %v", err)
