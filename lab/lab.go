@@ -34,7 +34,7 @@ type Options struct {
 	Deterministic bool
 	// Memory of the machine in bytes, at least 256 MiB; 0 means 2 GiB.
 	Memory int64
-	// CPUs of the machine; 0 means 2.
+	// CPUs of the machine; 0 means 1, which is the quickest and the safest.
 	CPUs int
 	// Timeout ends the command with status 124; it counts from the start of the
 	// machine. 0 means never.
@@ -57,7 +57,7 @@ const (
 	// minMemory holds the machine's kernel, initramfs and agent.
 	minMemory     = 256 << 20
 	defaultMemory = 2 << 30
-	defaultCPUs   = 2
+	defaultCPUs   = 1
 )
 
 // Run runs one command in a lab of its own and returns how it ended. An error

@@ -23,11 +23,13 @@ import (
 // without them:
 //   - cryptomgr.notests=1: the self-tests of every cipher, 1.75 s;
 //   - rcupdate.rcu_expedited=1: no waiting for grace periods, 0.05 s;
+//   - mitigations=off: no retpolines and flushes, for what a guest could learn of
+//     an emulated CPU's caches;
 //   - maxcpus=1: the agent brings up the others later, a quarter of the CPU time
 //     of a boot with two;
 //   - no_timer_check, tsc=reliable: no doubts about the emulated clocks.
 const cmdline = "console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable " +
-	"cryptomgr.notests=1 rcupdate.rcu_expedited=1 maxcpus=1 " +
+	"mitigations=off cryptomgr.notests=1 rcupdate.rcu_expedited=1 maxcpus=1 " +
 	agentproto.TransportKey + "=" + agentproto.TransportSerial
 
 // job is one run, ready to start.

@@ -50,7 +50,7 @@ func TestMachine(t *testing.T) {
 	defer cancel()
 	o := lab.Options{Argv: args, Cwd: t.TempDir(), Carry: []string{*kernelFlag, *initrdFlag, *rootfsFlag}}
 	exit, err := lab.Run(ctx, o, workload.Stdio{Out: os.Stdout, Err: os.Stderr}, nil)
-	if err != nil || exit.Status() != 0 { // the emulator is not free of faults: see docs/lab.md
+	if err != nil { // the machine's own failure: see docs/lab.md
 		t.Logf("the lab: %v, %v: once more", exit, err)
 		exit, err = lab.Run(ctx, o, workload.Stdio{Out: os.Stdout, Err: os.Stderr}, nil)
 	}

@@ -40,7 +40,7 @@ func runLab(ctx context.Context, a *app, args []string) error {
 	fs.BoolVarP(&o.interactive, "interactive", "i", false, "keep stdin open")
 	fs.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
 	fs.StringVarP(&o.memory, "memory", "m", "2g", "memory of the machine: `SIZE`")
-	fs.IntVarP(&o.cpus, "cpus", "c", 2, "number of `CPUS` of the machine")
+	fs.IntVarP(&o.cpus, "cpus", "c", 1, "number of `CPUS` of the machine")
 	fs.DurationVar(&o.timeout, "timeout", 0, "end the command after `DURATION` from the start of the machine, status 124")
 	fs.StringVar(&o.kernel, "kernel", "", "kernel of the machine: a `FILE`, or a name of 'duplex kernel ls'")
 	fs.BoolVar(&o.verbose, "verbose", false, "print the machine's console and what its start took")
