@@ -157,10 +157,11 @@ func (m *machine) explain(err error, log *console.Tail, read <-chan struct{}) er
 		<-read
 	case <-time.After(endGrace):
 	}
+	if line := console.Verdict(log.String()); line != "" {
+		err = fmt.Errorf("%w (%s)", err, line)
+	}
 	if words := m.stderr.String(); words != "" {
 		err = fmt.Errorf("%w (QEMU: %s)", err, console.Printable(words))
-	} else if line := console.Verdict(log.String()); line != "" {
-		err = fmt.Errorf("%w (%s)", err, line)
 	}
 	return &workload.Error{Op: "run the lab", Err: err,
 		Remedy: "The emulated machine failed; try once more, with --verbose ('duplex lab run') to see its console."}

@@ -23,7 +23,7 @@ const qemu = "qemu-system-x86_64"
 // to the end of a microVM in it: "rep movsb" is emulated byte by byte, and a
 // kernel that sees ERMS copies with it; SMAP ends a translated block at every
 // access to user memory; AVX makes each switch of context longer.
-const cpuModel = "qemu64,+svm,+npt,+nrip-save,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+movbe,+bmi1,+bmi2,+fsgsbase,+rdrand,+rdtscp"
+const cpuModel = "qemu64,+svm,+npt,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+movbe,+bmi1,+bmi2,+fsgsbase,+rdrand,+rdtscp"
 
 // disk is one read-only virtio-blk disk.
 type disk struct {
