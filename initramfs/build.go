@@ -46,6 +46,9 @@ type Stats struct {
 	Modules int   `json:"modules"` // kernel modules among them
 }
 
+// keep bounds the bytes of the cached archives: some forty of them.
+const keep = 256 << 20
+
 // Build returns the path of the archive, in the cache, making it when it is not
 // there. It is safe to call from several processes at once.
 func Build(ctx context.Context, opts Options) (string, Stats, error) {
@@ -57,7 +60,7 @@ func Build(ctx context.Context, opts Options) (string, Stats, error) {
 	if err != nil {
 		return "", Stats{}, err
 	}
-	err = hostdir.Make(ctx, path, func(f *os.File) error {
+	err = hostdir.MakeBounded(ctx, path, keep, func(f *os.File) error {
 		modules, err := opts.Set.Modules(opts.Kernel)
 		if err != nil {
 			return err

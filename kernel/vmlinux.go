@@ -39,6 +39,9 @@ func (k *Kernel) Vmlinux(ctx context.Context) (string, error) {
 // extractedSuffix changes when what extract makes of the same image does.
 const extractedSuffix = ".2.elf"
 
+// keepExtracted bounds the bytes of cached vmlinux files: a dozen or so.
+const keepExtracted = 512 << 20
+
 func extractCached(ctx context.Context, f *os.File) (string, error) {
 	id, err := contentID(ctx, f)
 	if err != nil {
@@ -48,7 +51,7 @@ func extractCached(ctx context.Context, f *os.File) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return path, hostdir.Make(ctx, path, func(out *os.File) error {
+	return path, hostdir.MakeBounded(ctx, path, keepExtracted, func(out *os.File) error {
 		size, err := regularSize(f)
 		if err != nil {
 			return err

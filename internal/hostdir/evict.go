@@ -1,6 +1,7 @@
 package hostdir
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,8 +19,18 @@ func Touch(path string) error {
 	return os.Chtimes(path, now, now)
 }
 
+// MakeBounded is Make in a cache directory that is to hold at most keep bytes:
+// when it makes path, it evicts the files that were made longest ago.
+func MakeBounded(ctx context.Context, path string, keep int64, write func(*os.File) error) error {
+	_, missing := os.Stat(path)
+	if err := Make(ctx, path, write); err != nil || missing == nil {
+		return err
+	}
+	return Evict(filepath.Dir(path), keep)
+}
+
 // Evict removes the files of the cache directory dir that were used longest
-// ago, by Touch, until what is left holds at most keep bytes.
+// ago, by Touch or since they were made, until what is left holds at most keep bytes.
 func Evict(dir string, keep int64) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -46,3 +46,25 @@ func TestEvictKeepsTheLastUsed(t *testing.T) {
 		t.Errorf("nothing: left %v, want %v: what is in use stays", got, want)
 	}
 }
+
+// Only what makes a file evicts others.
+func TestMakeBounded(t *testing.T) {
+	dir := t.TempDir()
+	old, path := filepath.Join(dir, "old"), filepath.Join(dir, "new")
+	write := func(f *os.File) error { return f.Truncate(100) }
+	past := time.Now().Add(-2 * evictAfter)
+	for i, want := range []bool{false, true} { // is old still there?
+		if err := os.WriteFile(old, make([]byte, 100), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(old, past, past); err != nil {
+			t.Fatal(err)
+		}
+		if err := MakeBounded(t.Context(), path, 150, write); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(old); (err == nil) != want {
+			t.Errorf("call %d: old: %v, want it there: %v", i, err, want)
+		}
+	}
+}
