@@ -38,6 +38,14 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
+// needsArchive leaves a test that downloads packages out of the quick part.
+func needsArchive(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("downloads a kernel: make test runs it")
+	}
+}
+
 // fetcher is this test binary as a process that fetches into cache; when the
 // tests run as root it is nobody's, for fetching must need no root.
 func fetcher(t *testing.T, cache string) *exec.Cmd {
@@ -71,6 +79,7 @@ func fetcher(t *testing.T, cache string) *exec.Cmd {
 // A fetch killed in the middle leaves a staging directory. The next one removes
 // it; of several at once, one downloads and the others wait.
 func TestFetchAfterKillAndAtOnce(t *testing.T) {
+	needsArchive(t)
 	cache := t.TempDir()
 	cmd := fetcher(t, cache)
 	out, err := cmd.StdoutPipe()
@@ -121,6 +130,7 @@ func TestFetchAfterKillAndAtOnce(t *testing.T) {
 }
 
 func TestCancelledFetchLeavesNothing(t *testing.T) {
+	needsArchive(t)
 	for _, step := range []string{"download", "unpack"} {
 		t.Run(step, func(t *testing.T) {
 			cache := t.TempDir()
@@ -144,6 +154,7 @@ func TestCancelledFetchLeavesNothing(t *testing.T) {
 // A machine whose package lists are missing, or name a package that the mirror
 // has no more, is no obstacle.
 func TestFetchWithoutPackageLists(t *testing.T) {
+	needsArchive(t)
 	cache := t.TempDir()
 	t.Setenv("DUPLEX_CACHE", cache)
 	t.Setenv("APT_CONFIG", writeTemp(t, "apt.conf", []byte(`Dir::State::lists "/nonexistent"; `+noAptCache)))
