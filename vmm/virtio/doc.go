@@ -16,9 +16,13 @@ import "github.com/duplex-run/duplex/vmm/virtio/queue"
 
 // Device types (§5).
 const (
+	TypeNet     = 1
 	TypeBlock   = 2
+	TypeConsole = 3
 	TypeEntropy = 4
+	TypeBalloon = 5
 	TypeVsock   = 19
+	TypeFS      = 26
 )
 
 // FeatureVersion1 is VIRTIO_F_VERSION_1 (§6): not a legacy device. The
