@@ -9,6 +9,7 @@ import (
 	"github.com/duplex-run/duplex/vmm/acpi"
 	"github.com/duplex-run/duplex/vmm/boot"
 	"github.com/duplex-run/duplex/vmm/memory"
+	"github.com/duplex-run/duplex/vmm/trace"
 	"github.com/duplex-run/duplex/vmm/virtio"
 )
 
@@ -26,8 +27,12 @@ type Config struct {
 	Cmdline string
 	// Memory is the guest's, in bytes: a multiple of 4096.
 	Memory uint64
-	// CPUs is the number of vCPUs; only 1 works so far.
+	// CPUs is the number of vCPUs, 1 to MaxCPUs, with APIC ids from 0.
 	CPUs int
+	// CPULimit is how much processor time the vCPUs may use together, in
+	// processors: 1.5 is 150 ms in each 100 ms period; 0 is no limit. The time
+	// of devices does not count.
+	CPULimit float64
 	// Console gets what the guest writes to its serial port, from a goroutine
 	// of the VM's; nil discards it. A Console that blocks stops the guest once
 	// 64 KiB wait for it.
@@ -39,7 +44,17 @@ type Config struct {
 	OnMark func(value byte, ns int64)
 	// OnEvent, if set, is called as the machine comes up; ns as for OnMark.
 	OnEvent func(e Event, ns int64)
+	// EnterVCPU, if set, is called on each vCPU's thread, which runs nothing else
+	// before or after, right before it enters the guest for the first time. Its
+	// error ends the run.
+	EnterVCPU func() error
+	// Trace, if set, gets every exit. It is closed by whoever made it, after Run.
+	Trace *trace.Writer
 }
+
+// MaxCPUs is how many vCPUs a VM takes: an APIC id is a byte, and 255 addresses
+// all of them.
+const MaxCPUs = 255
 
 // Event is a step of the machine's way up.
 type Event int
@@ -66,8 +81,10 @@ type input struct {
 // open checks the Config and opens its files, without touching KVM.
 func (c *Config) open() (_ *input, err error) {
 	switch {
-	case c.CPUs != 1:
-		return nil, fmt.Errorf("%w: %d CPUs, only 1 is supported", ErrConfig, c.CPUs)
+	case c.CPUs < 1 || c.CPUs > MaxCPUs:
+		return nil, fmt.Errorf("%w: %d CPUs, 1 to %d are possible", ErrConfig, c.CPUs, MaxCPUs)
+	case c.CPULimit < 0 || c.CPULimit > float64(c.CPUs) || c.CPULimit != c.CPULimit:
+		return nil, fmt.Errorf("%w: a limit of %v CPUs for %d", ErrConfig, c.CPULimit, c.CPUs)
 	case c.Memory == 0 || c.Memory%4096 != 0 || c.Memory > memory.MaxSize:
 		return nil, fmt.Errorf("%w: %d bytes of memory is not a multiple of 4096 up to %d", ErrConfig, c.Memory, memory.MaxSize)
 	case len(c.Devices) > MaxDevices:

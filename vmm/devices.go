@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/duplex-run/duplex/vmm/virtio"
 	"github.com/duplex-run/duplex/vmm/virtio/mmio"
@@ -15,12 +16,13 @@ const (
 )
 
 // wire is what connects a virtio device to the guest: registers on the MMIO
-// bus, an irqfd, and an ioeventfd with a goroutine for each queue.
+// bus, an interrupt line, and an ioeventfd with a goroutine for each queue.
 type wire struct {
 	base    uint64
 	gsi     uint32
 	regs    *mmio.Transport
 	kicks   []*eventFD
+	kicked  atomic.Uint64
 	serving sync.WaitGroup
 }
 
@@ -33,6 +35,7 @@ func (v *VM) attach() error {
 	if err := v.attachPorts(irq.signal); err != nil {
 		return err
 	}
+	v.power = v.vm.Line(gsiPower)
 	for i, d := range v.cfg.Devices {
 		w := &wire{base: mmioBase + uint64(i)*mmioSize, gsi: uint32(firstGSI + i)}
 		v.wires = append(v.wires, w)
@@ -44,12 +47,9 @@ func (v *VM) attach() error {
 }
 
 func (v *VM) connect(w *wire, d virtio.Device) error {
-	irq, err := v.newIRQ(w.gsi)
-	if err != nil {
-		return err
-	}
-	w.regs = mmio.New(d, v.mem, irq.signal)
-	if err := v.mmio.Register(w.base, mmioSize, w.regs); err != nil {
+	line := v.vm.Line(w.gsi)
+	w.regs = mmio.New(d, v.mem, func() { _ = line.Pulse() }) // the GSI is one of the irqchip's: it cannot fail
+	if err := v.mmio.Register(w.base, mmioSize, &offload{w.regs, v}); err != nil {
 		return err
 	}
 	for q := range w.regs.Queues() {
@@ -63,6 +63,7 @@ func (v *VM) connect(w *wire, d virtio.Device) error {
 		}
 		w.serving.Go(func() {
 			for kick.wait() {
+				w.kicked.Add(1)
 				w.regs.Kick(q)
 			}
 		})
@@ -70,7 +71,34 @@ func (v *VM) connect(w *wire, d virtio.Device) error {
 	return nil
 }
 
-// newIRQ makes an irqfd: its signal is an edge on the GSI.
+// offload is a transport's registers, whose writes to Status run on a goroutine
+// of their own: they start and stop the device, which may take system calls that
+// a vCPU's thread may not make, and time that must not keep a run from ending.
+type offload struct {
+	*mmio.Transport
+	vm *VM
+}
+
+// Write implements bus.Handler.
+func (o *offload) Write(off uint64, p []byte) {
+	if off != mmio.StatusOffset {
+		o.Transport.Write(off, p)
+		return
+	}
+	done := make(chan struct{})
+	value := append([]byte(nil), p...)
+	o.vm.slow.Go(func() {
+		defer close(done)
+		o.Transport.Write(off, value)
+	})
+	select {
+	case <-done:
+	case <-o.vm.stopping:
+	}
+}
+
+// newIRQ makes an irqfd: its signal is an edge on the GSI. It is for what signals
+// with locks held that a vCPU takes too; others use a kvm.Line, which is quicker.
 func (v *VM) newIRQ(gsi uint32) (*eventFD, error) {
 	irq, err := newEventFD()
 	if err != nil {
@@ -80,8 +108,8 @@ func (v *VM) newIRQ(gsi uint32) (*eventFD, error) {
 	return irq, v.vm.IRQFD(irq.fd(), gsi)
 }
 
-// close ends the goroutines: when it returns nobody kicks the device. Its irqfd
-// stays, as the device may raise it until it is closed.
+// close ends the goroutines: when it returns nobody kicks the device. The device
+// may still raise its line until it is closed.
 func (w *wire) close() error {
 	var errs error
 	for _, k := range w.kicks {

@@ -15,7 +15,8 @@ const (
 	portSleepStatus  = 0x601
 
 	gsiSerial = 4
-	firstGSI  = 5
+	gsiPower  = 5
+	firstGSI  = 6
 )
 
 // i8042Reset is the command that pulses the processor's reset line.
@@ -60,7 +61,8 @@ func (v *VM) attachPorts(serialIRQ func()) error {
 			return err
 		}
 	}
-	return v.ports.Register(portSerial, serial.Ports, serial.New(v.console, serialIRQ))
+	v.serial = serial.New(v.console, serialIRQ)
+	return v.ports.Register(portSerial, serial.Ports, v.serial)
 }
 
 func (v *VM) i8042Command(b byte) {
@@ -88,7 +90,7 @@ func (v *VM) describe() acpi.Config {
 	c := acpi.Config{
 		CPUs: v.cfg.CPUs, SleepControl: portSleepControl, SleepStatus: portSleepStatus,
 		ResetPort: portI8042Command, ResetValue: i8042Reset,
-		SerialPort: portSerial, SerialGSI: gsiSerial,
+		SerialPort: portSerial, SerialGSI: gsiSerial, PowerGSI: gsiPower,
 	}
 	for _, w := range v.wires {
 		c.Devices = append(c.Devices, acpi.MMIODevice{Base: uint32(w.base), Size: mmioSize, GSI: w.gsi})

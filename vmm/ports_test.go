@@ -13,7 +13,7 @@ func FuzzPorts(f *testing.F) {
 	f.Add([]byte{0x00, 6, 0, 0x34, 0xf8, 3, 0, 'x', 0xfd, 3, 1, 0})
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		var marks int
-		v := &VM{cfg: Config{OnMark: func(byte, int64) { marks++ }}}
+		v := blank(Config{OnMark: func(byte, int64) { marks++ }})
 		if err := v.attachPorts(func() {}); err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/duplex-run/duplex/vmm/kvm"
 	"github.com/duplex-run/duplex/vmm/memory"
@@ -17,28 +18,29 @@ type Stats struct {
 	Exits map[string]uint64
 	// Ports counts the I/O port exits by port.
 	Ports map[uint16]uint64
-	// Resident is the guest memory that is in host memory, in bytes.
+	// Kicks counts the notifications of each device, in the order of
+	// Config.Devices, that were not merged with one before.
+	Kicks []uint64
+	// CPUTime is the processor time the vCPUs' threads have used, while they run.
+	CPUTime time.Duration
+	// Resident is the guest memory that is in host memory, in bytes, when the run
+	// ended; 0 before. See VM.Resident.
 	Resident uint64
 }
 
-// counters are written by the vCPU's goroutine and read by anybody.
-type counters struct {
-	mu       sync.Mutex
-	exits    map[string]uint64
-	ports    map[uint16]uint64
-	resident atomic.Uint64 // when the run ended
+// maxReason is above every exit reason that KVM has, so far 40.
+const maxReason = 64
+
+// cpuCounters are written by one vCPU's goroutine and read by anybody.
+type cpuCounters struct {
+	exits [maxReason]atomic.Uint64
+	mu    sync.Mutex
+	ports map[uint16]uint64
 }
 
-func (c *counters) exit(r kvm.ExitReason) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.exits == nil {
-		c.exits = map[string]uint64{}
-	}
-	c.exits[r.String()]++
-}
+func (c *cpuCounters) exit(r kvm.ExitReason) { c.exits[min(r, maxReason-1)].Add(1) }
 
-func (c *counters) port(p uint16) {
+func (c *cpuCounters) port(p uint16) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ports == nil {
@@ -47,16 +49,38 @@ func (c *counters) port(p uint16) {
 	c.ports[p]++
 }
 
-// Stats returns the counts so far. Resident is measured when Run ends; it is 0
-// before. Safe at any time, also after Close.
-func (v *VM) Stats() Stats {
-	v.counts.mu.Lock()
-	defer v.counts.mu.Unlock()
-	return Stats{
-		Exits: maps.Clone(v.counts.exits), Ports: maps.Clone(v.counts.ports),
-		Resident: v.counts.resident.Load(),
+func (c *cpuCounters) add(s *Stats) {
+	for r := range c.exits {
+		if n := c.exits[r].Load(); n > 0 {
+			s.Exits[kvm.ExitReason(r).String()] += n
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for p, n := range maps.All(c.ports) {
+		s.Ports[p] += n
 	}
 }
+
+// Stats returns the counts so far. Safe at any time before Close.
+func (v *VM) Stats() Stats {
+	s := Stats{
+		Exits: map[string]uint64{}, Ports: map[uint16]uint64{},
+		CPUTime: v.cpuTime(), Resident: v.resident.Load(),
+	}
+	for _, c := range v.cpus {
+		c.counts.add(&s)
+	}
+	for _, w := range v.wires {
+		s.Kicks = append(s.Kicks, w.kicked.Load())
+	}
+	return s
+}
+
+// Resident is the guest memory that is in host memory now, in bytes; 0 where the
+// host cannot tell. It looks at every page: milliseconds a GiB. Precondition: the
+// VM is not closed.
+func (v *VM) Resident() uint64 { return resident(v.mem) }
 
 // resident is 0 where the host cannot tell, which is no reason to fail a run.
 func resident(m *memory.Memory) uint64 {

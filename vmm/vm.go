@@ -13,34 +13,45 @@ import (
 	"github.com/duplex-run/duplex/vmm/bus"
 	"github.com/duplex-run/duplex/vmm/kvm"
 	"github.com/duplex-run/duplex/vmm/memory"
+	"github.com/duplex-run/duplex/vmm/serial"
+	"github.com/duplex-run/duplex/vmm/trace"
 	"github.com/duplex-run/duplex/vmm/virtio"
 )
+
+// MachineCmdline is what a kernel must be told of this machine: that it resets by
+// the i8042, and that there is no PCI and one serial port.
+const MachineCmdline = "reboot=k pci=off 8250.nr_uarts=1"
 
 // DefaultCmdline is a kernel command line that suits the machine: only what is
 // critical on the console; a reset after a panic, by the i8042, so that a run
 // always ends; nothing spent on PCI and on serial ports that are not there; and
 // no self-tests of the kernel's cryptography, which are half of the boot.
-const DefaultCmdline = "console=ttyS0 loglevel=3 panic=-1 reboot=k pci=off 8250.nr_uarts=1 cryptomgr.notests"
+const DefaultCmdline = "console=ttyS0 loglevel=3 panic=-1 " + MachineCmdline + " cryptomgr.notests"
 
 // VM is a virtual machine, loaded and ready to run once.
 type VM struct {
 	cfg     Config
 	mem     *memory.Memory
 	vm      *kvm.VM
-	cpu     *kvm.VCPU
+	cpus    []*vcpu
 	ports   bus.Bus
 	mmio    bus.Bus
 	console *console
-	wires   []*wire         // one a virtio device
-	irqs    []*eventFD      // of all devices, for Close
+	wires   []*wire    // one a virtio device
+	irqs    []*eventFD // of the serial port, for Close
+	serial  *serial.Port
+	power   *kvm.Line       // of the power button
 	devices []virtio.Device // owned
 
-	counts counters
-	ran    atomic.Bool
-	stop   atomic.Bool // the vCPU's loop ends
-	endMu  sync.Mutex
-	ended  *Exit // why, the first time somebody said so
-	closed sync.Once
+	gate     gate
+	slow     sync.WaitGroup // writes of device statuses
+	resident atomic.Uint64  // when the run ended
+	ran      atomic.Bool
+	stop     atomic.Bool   // the vCPUs' loops end
+	stopping chan struct{} // closed when stop is set
+	endMu    sync.Mutex
+	ended    *Exit // why, the first time somebody said so
+	closed   sync.Once
 }
 
 // New checks the configuration, makes the machine and loads the kernel. On
@@ -50,13 +61,20 @@ func New(cfg Config) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &VM{cfg: cfg}
+	v := blank(cfg)
 	err = v.build(in)
 	if err = errors.Join(err, in.close()); err != nil {
 		return nil, errors.Join(err, v.Close())
 	}
 	v.devices = cfg.Devices
 	return v, nil
+}
+
+// blank is a VM without anything of KVM's.
+func blank(cfg Config) *VM {
+	v := &VM{cfg: cfg, stopping: make(chan struct{})}
+	v.gate.init(cfg.CPUs)
+	return v
 }
 
 func (v *VM) build(in *input) error {
@@ -82,11 +100,14 @@ func (v *VM) build(in *input) error {
 	if err := v.enter(start); err != nil {
 		return err
 	}
+	if err := v.beginTrace(); err != nil {
+		return err
+	}
 	v.event(Loaded)
 	return nil
 }
 
-// create makes the VM, its memory, its interrupt controllers and its vCPU.
+// create makes the VM, its memory, its interrupt controllers and its vCPUs.
 func (v *VM) create(sys *kvm.System) (err error) {
 	if v.vm, err = sys.CreateVM(); err != nil {
 		return err
@@ -105,35 +126,54 @@ func (v *VM) create(sys *kvm.System) (err error) {
 	if err := v.vm.CreateIRQChip(); err != nil {
 		return err
 	}
-	if v.cpu, err = v.vm.CreateVCPU(0); err != nil {
-		return err
-	}
-	leaves, err := guestCPUID(sys)
+	leaves, err := supportedCPUID(sys)
 	if err != nil {
 		return err
 	}
-	return v.cpu.SetCPUID(leaves)
+	if err := v.checkMemory(leaves); err != nil {
+		return err
+	}
+	for id := range v.cfg.CPUs {
+		if err := v.createCPU(id, leaves); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// enter sets the registers the boot protocol asks for.
+func (v *VM) createCPU(id int, leaves []kvm.CPUIDEntry) error {
+	k, err := v.vm.CreateVCPU(id)
+	if err != nil {
+		return fmt.Errorf("vCPU %d: %w", id, err)
+	}
+	v.cpus = append(v.cpus, &vcpu{vm: v, id: id, kvm: k, trace: v.cfg.Trace.Buffer(id)})
+	if err := k.SetCPUID(guestCPUID(leaves, id, v.cfg.CPUs)); err != nil {
+		return fmt.Errorf("vCPU %d: %w", id, err)
+	}
+	return k.SetMSRs(bootMSRs)
+}
+
+// enter sets the registers the boot protocol asks for. The first vCPU starts;
+// the others wait in KVM_RUN for the guest to send them INIT and SIPI.
 func (v *VM) enter(start boot.Start) error {
-	sregs, err := v.cpu.Sregs()
+	c := v.cpus[0].kvm
+	sregs, err := c.Sregs()
 	if err != nil {
 		return err
 	}
 	longMode(&sregs, start)
-	if err := v.cpu.SetSregs(sregs); err != nil {
+	if err := c.SetSregs(sregs); err != nil {
 		return err
 	}
-	if err := v.cpu.SetRegs(kvm.Regs{
+	return c.SetRegs(kvm.Regs{
 		RIP: uint64(start.RIP), RSI: uint64(start.ZeroPage), RFLAGS: rflagsFixed,
-	}); err != nil {
-		return err
-	}
-	return v.cpu.SetMSRs(bootMSRs)
+	})
 }
 
 func (v *VM) event(e Event) {
+	if e == Entered { // the others come before the trace's clock starts
+		v.cpus[0].step(trace.Event, uint64(e))
+	}
 	if v.cfg.OnEvent != nil {
 		v.cfg.OnEvent(e, now())
 	}
@@ -152,6 +192,7 @@ func now() int64 {
 func (v *VM) Close() error {
 	var errs error
 	v.closed.Do(func() {
+		v.slow.Wait()
 		for _, w := range v.wires {
 			errs = errors.Join(errs, w.close())
 		}
@@ -159,11 +200,12 @@ func (v *VM) Close() error {
 			errs = errors.Join(errs, d.Close())
 		}
 		v.console.release()
+		v.serial.Close()
 		for _, e := range v.irqs {
 			errs = errors.Join(errs, e.close())
 		}
-		if v.cpu != nil {
-			errs = errors.Join(errs, v.cpu.Close())
+		for _, c := range v.cpus {
+			errs = errors.Join(errs, c.kvm.Close())
 		}
 		if v.vm != nil {
 			errs = errors.Join(errs, v.vm.Close())

@@ -264,7 +264,9 @@ func TestNewRefuses(t *testing.T) {
 		{"odd memory", Config{Kernel: good, Memory: 4<<20 + 1, CPUs: 1}, ErrConfig, "4096"},
 		{"too much memory", Config{Kernel: good, Memory: 1 << 50, CPUs: 1}, ErrConfig, "memory"},
 		{"no CPUs", Config{Kernel: good, Memory: 4 << 20}, ErrConfig, "CPUs"},
-		{"two CPUs", Config{Kernel: good, Memory: 4 << 20, CPUs: 2}, ErrConfig, "CPUs"},
+		{"256 CPUs", Config{Kernel: good, Memory: 4 << 20, CPUs: 256}, ErrConfig, "256 CPUs"},
+		{"a limit above the CPUs", Config{Kernel: good, Memory: 4 << 20, CPUs: 1, CPULimit: 1.5}, ErrConfig, "limit of 1.5"},
+		{"a negative limit", Config{Kernel: good, Memory: 4 << 20, CPUs: 1, CPULimit: -1}, ErrConfig, "limit"},
 		{"too many devices", Config{Kernel: good, Memory: 4 << 20, CPUs: 1, Devices: make([]virtio.Device, MaxDevices+1)}, ErrConfig, "devices"},
 		{"long command line", Config{Kernel: good, Memory: 4 << 20, CPUs: 1, Cmdline: strings.Repeat("x", 5000)}, boot.ErrCmdline, "5000"},
 		{"newline in command line", Config{Kernel: good, Memory: 4 << 20, CPUs: 1, Cmdline: "a\nb"}, boot.ErrCmdline, "byte 1"},
@@ -316,7 +318,7 @@ func TestLeaks(t *testing.T) {
 	}
 	cycle()
 	fds, goroutines, maps := count(t, "/proc/self/fd"), runtime.NumGoroutine(), mappings(t)
-	for range 20 {
+	for range 100 { // 200 VMs
 		cycle()
 	}
 	deadline := time.Now().Add(5 * time.Second)
@@ -361,4 +363,16 @@ func mappings(t *testing.T) int {
 		}
 	}
 	return n
+}
+
+// TestHugeMemory runs a tiny guest in 512 GiB, of which the host gives what is
+// touched: two huge pages where it backs memory by those.
+func TestHugeMemory(t *testing.T) {
+	v := newTiny(t, program{}.powerOff(), func(c *Config) { c.Memory = 512 << 30 })
+	if exit := run(t, v); exit.Reason != PowerOff {
+		t.Errorf("ended by %v", exit)
+	}
+	if n := v.Stats().Resident; n == 0 || n > 16<<20 {
+		t.Errorf("%d bytes resident", n)
+	}
 }

@@ -50,6 +50,7 @@ type Config struct {
 	ResetValue   byte
 	SerialPort   uint16 // of a 16550
 	SerialGSI    uint32
+	PowerGSI     uint32 // an edge on it presses the power button
 	Devices      []MMIODevice
 }
 

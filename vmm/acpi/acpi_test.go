@@ -13,7 +13,7 @@ import (
 func machine(devices int) Config {
 	c := Config{
 		CPUs: 1, SleepControl: 0x600, SleepStatus: 0x601, ResetPort: 0x64, ResetValue: 0xfe,
-		SerialPort: 0x3f8, SerialGSI: 4,
+		SerialPort: 0x3f8, SerialGSI: 4, PowerGSI: 5,
 	}
 	for i := range devices {
 		c.Devices = append(c.Devices, MMIODevice{Base: 0xd0000000 + uint32(i)*0x1000, Size: 0x1000, GSI: uint32(5 + i)})
@@ -108,6 +108,13 @@ func TestBuild(t *testing.T) {
 //	      IO (Decode16, 0x3F8, 0x3F8, 1, 8)
 //	      Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) {4} })
 //	  }
+//	  Device (PWRB) { Name (_HID, EisaId ("PNP0C0C")) }
+//	  Device (GED0) {
+//	    Name (_HID, "ACPI0013")
+//	    Name (_UID, Zero)
+//	    Name (_CRS, ResourceTemplate () { Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) {5} })
+//	    Method (_EVT, 1, Serialized) { Notify (\_SB.PWRB, 0x80) }
+//	  }
 //	  Device (V000) {
 //	    Name (_HID, "LNRO0005")
 //	    Name (_UID, 0) // but as a DWord
@@ -120,11 +127,15 @@ func TestBuild(t *testing.T) {
 func TestDSDT(t *testing.T) {
 	want := strings.Join([]string{
 		"08 5f53355f 12 07 04 0a05 00 00 00",
-		"10 40 08 5f53425f",
+		"10 4f 0c 5f53425f",
 		"5b82 31 434f4d31",
 		"08 5f484944 0c 41d00501",
 		"08 5f554944 00",
 		"08 5f435253 11 16 0a13 4701f803f8030108 89060003 01 04000000 7900",
+		"5b82 0f 50575242 08 5f484944 0c 41d00c0c",
+		"5b82 3c 47454430 08 5f484944 0d 4143504930303133 00 08 5f554944 00",
+		"08 5f435253 11 0e 0a0b 89060003 01 05000000 7900",
+		"14 0d 5f455654 09 86 50575242 0a80",
 		"5b82 45 04 56303030",
 		"08 5f484944 0d 4c4e524f3030303500",
 		"08 5f554944 0c 00000000",

@@ -15,6 +15,8 @@ const (
 	opScope      = 0x10
 	opBuffer     = 0x11
 	opPackage    = 0x12
+	opMethod     = 0x14
+	opNotify     = 0x86
 	opExt        = 0x5b
 	opDevice     = 0x82
 	resIO        = 0x47 // I/O port descriptor, section 6.4.2.5
@@ -23,14 +25,17 @@ const (
 	resInterrupt = 0x89 // extended interrupt descriptor, section 6.4.3.6
 )
 
-// pnp0501 is the EISA identifier "PNP0501", a 16550, packed as section 19.3.4
-// says.
-const pnp0501 = 0x0105d041
+// EISA identifiers, packed as section 19.3.4 says.
+const (
+	pnp0501 = 0x0105d041 // "PNP0501", a 16550
+	pnp0c0c = 0x0c0cd041 // "PNP0C0C", a power button
+)
 
-// dsdt is the definition block: \_S5, the serial port and the virtio devices.
+// dsdt is the definition block: \_S5, the serial port, the power button and the
+// virtio devices.
 func dsdt(c Config) []byte {
 	s5 := name(`_S5_`, sized(opPackage, []byte{4, opByte, SleepType, opZero, opZero, opZero}))
-	sb := serialDevice(c)
+	sb := append(serialDevice(c), powerButton(c)...)
 	for i, d := range c.Devices {
 		sb = append(sb, virtioDevice(i, d)...)
 	}
@@ -43,6 +48,22 @@ func serialDevice(c Config) []byte {
 	body = append(body, name("_UID", []byte{opZero})...)
 	body = append(body, name("_CRS", resources(ports(c.SerialPort, 8), interrupt(c.SerialGSI)))...)
 	return append([]byte{opExt}, sized(opDevice, body)...)
+}
+
+// powerButton is a button and the generic event device that presses it, which is
+// how hardware-reduced machines do it (section 5.6.9).
+func powerButton(c Config) []byte {
+	button := append([]byte("PWRB"), name("_HID", dword(pnp0c0c))...)
+	const oneArgument, serialized, pressed = 1, 1 << 3, 0x80
+	method := append([]byte("_EVT"), oneArgument|serialized, opNotify)
+	method = append(method, "PWRB"...) // found in the scope around GED0
+	method = append(method, opByte, pressed)
+	events := []byte("GED0")
+	events = append(events, name("_HID", append([]byte{opString}, "ACPI0013\x00"...))...)
+	events = append(events, name("_UID", []byte{opZero})...)
+	events = append(events, name("_CRS", resources(interrupt(c.PowerGSI)))...)
+	events = append(events, sized(opMethod, method)...)
+	return append(append([]byte{opExt}, sized(opDevice, button)...), append([]byte{opExt}, sized(opDevice, events)...)...)
 }
 
 func virtioDevice(i int, d MMIODevice) []byte {

@@ -18,6 +18,7 @@ func TestLayouts(t *testing.T) {
 		of      any
 	}{
 		{reqSetUserMemoryRegion, memoryRegion{}},
+		{reqIRQLine, irqLevel{}},
 		{reqIRQFD, irqFD{}},
 		{reqIOEventFD, ioEventFD{}},
 		{reqGetRegs, Regs{}},

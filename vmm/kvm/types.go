@@ -12,6 +12,7 @@ const (
 	reqSetTSSAddr          = 0xae47
 	reqSetIdentityMapAddr  = 0x4008ae48
 	reqCreateIRQChip       = 0xae60
+	reqIRQLine             = 0x4008ae61
 	reqIRQFD               = 0x4020ae76
 	reqIOEventFD           = 0x4040ae79
 	reqRun                 = 0xae80
@@ -136,6 +137,8 @@ type memoryRegion struct {
 	slot, _                     uint32
 	guest, size, userspaceStart uint64
 }
+
+type irqLevel struct{ gsi, level uint32 }
 
 type irqFD struct {
 	fd, gsi, _, _ uint32

@@ -43,6 +43,12 @@ func (r ExitReason) String() string {
 	return fmt.Sprintf("exit_%d", uint32(r))
 }
 
+// Named says whether String has a name for r.
+func (r ExitReason) Named() bool {
+	_, ok := exitNames[r]
+	return ok
+}
+
 // Offsets in struct kvm_run (x86-64).
 const (
 	runPageSize      = 4096
@@ -91,17 +97,38 @@ func (c *VCPU) Run() (ExitReason, error) {
 	return 0, wrap("KVM_RUN", err)
 }
 
-// Kick makes the current or next Run return ExitIntr, and every one after it:
-// it is for stopping. Set the flag that tells the vCPU's goroutine why before
-// calling it. Safe from any goroutine while the VCPU is not closed.
+// Kick makes the current or next Run return ExitIntr, and every one after it
+// until Unkick. Set the flag that tells the vCPU's goroutine why before calling
+// it. Safe from any goroutine while the VCPU is not closed.
 func (c *VCPU) Kick() {
-	c.setImmediateExit()
+	c.setImmediateExit(true)
 	if tid := c.tid.Load(); tid != 0 {
 		// SIGURG is the signal the Go runtime itself uses to interrupt threads:
 		// its handler is always there and takes spurious ones. A thread that has
 		// ended in between gives ESRCH, which is fine.
 		_ = unix.Tgkill(unix.Getpid(), int(tid), unix.SIGURG)
 	}
+}
+
+// Unkick lets Run enter the guest again. The vCPU's goroutine calls it after an
+// ExitIntr and before it looks at the flags set before Kick: so none is missed.
+func (c *VCPU) Unkick() { c.setImmediateExit(false) }
+
+// CPUTime is the processor time that the vCPU's thread has used, in nanoseconds;
+// 0 before Bind and after the thread has ended. Safe from any goroutine.
+func (c *VCPU) CPUTime() int64 {
+	tid := c.tid.Load()
+	if tid == 0 {
+		return 0
+	}
+	// The clock of another thread: MAKE_THREAD_CPUCLOCK of the kernel's
+	// <linux/posix-timers.h>, with CPUCLOCK_SCHED.
+	const perThread, sched = 4, 2
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^tid)<<3|perThread|sched, &ts); err != nil {
+		return 0 // ended
+	}
+	return ts.Nano()
 }
 
 // IO is a port access: Data holds Count items of Size bytes; for an input the

@@ -2,6 +2,7 @@ package kvm
 
 import (
 	"errors"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,6 +48,31 @@ func (v *VM) ReservePages() error {
 func (v *VM) CreateIRQChip() error {
 	_, err := ioctl(v.fd, reqCreateIRQChip, 0)
 	return wrap("KVM_CREATE_IRQCHIP", err)
+}
+
+// Line is an input of the irqchips, by its GSI.
+type Line struct {
+	vm  *VM
+	gsi uint32
+	mu  sync.Mutex // one edge at a time
+}
+
+// Line returns the line of a GSI. Precondition: CreateIRQChip was called.
+func (v *VM) Line(gsi uint32) *Line { return &Line{vm: v, gsi: gsi} }
+
+// Pulse raises and lowers the line: an edge. The guest has it when Pulse returns;
+// an irqfd whose GSI goes through the I/O APIC is delivered later, by a worker
+// thread of the kernel, which costs two context switches. Safe from any goroutine
+// until the VM is closed.
+func (l *Line) Pulse() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, level := range []uint32{1, 0} {
+		if err := ioctlPtr(l.vm.fd, reqIRQLine, &irqLevel{gsi: l.gsi, level: level}); err != nil {
+			return wrap("KVM_IRQ_LINE", err)
+		}
+	}
+	return nil
 }
 
 // IRQFD makes every write to the eventfd an edge on the GSI, without an exit.

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"bytes"
 	"fmt"
 	"unsafe"
 
@@ -23,6 +24,9 @@ func wordPointer(b []byte) *uint32 {
 	return (*uint32)(unsafe.Pointer(&b[0]))
 }
 
+// resident is what mincore(2) says of a page in memory.
+var resident = []byte{1}
+
 // Resident returns how many bytes of guest memory are in host memory now, by
 // mincore(2): what the guest, or we on its behalf, touched.
 func (m *Memory) Resident() (uint64, error) {
@@ -38,9 +42,9 @@ func (m *Memory) Resident() (uint64, error) {
 			if errno != 0 {
 				return 0, fmt.Errorf("measure guest memory at %#x: mincore: %w", uint64(r.Start), errno)
 			}
-			for _, v := range vec[:n] {
-				pages += uint64(v & 1)
-			}
+			// Bits other than the lowest are "reserved for future use" in mincore(2),
+			// and Count is many times quicker than a loop.
+			pages += uint64(bytes.Count(vec[:n], resident))
 			b = b[n*pageSize:]
 		}
 	}

@@ -1,9 +1,8 @@
 // Package serial is a 16550A UART, the port a Linux kernel prints its log to.
 //
 // Bytes the guest sends go to an io.Writer as they are; the transmitter is
-// always ready. Receive can be fed with Receive; what does not fit in the
-// 16-byte FIFO is lost and reported to the guest as an overrun, as on the real
-// chip. Register names and bits are those of the PC16550D data sheet.
+// always ready. Input gives the guest input as fast as it takes it. Register
+// names and bits are those of the PC16550D data sheet.
 package serial
 
 import (
@@ -76,6 +75,10 @@ type Port struct {
 	overrun      bool
 	transmitted  bool // THRE interrupt pending
 	line         bool // level of the interrupt line
+
+	backlog []byte     // input that does not fit yet
+	room    *sync.Cond // of backlog
+	closed  bool
 }
 
 // New returns a port in its reset state. out gets what the guest sends, nil
@@ -89,7 +92,9 @@ func New(out io.Writer, irq func()) *Port {
 	if irq == nil {
 		irq = func() {}
 	}
-	return &Port{out: out, irq: irq, divisor: [2]byte{12, 0}}
+	s := &Port{out: out, irq: irq, divisor: [2]byte{12, 0}}
+	s.room = sync.NewCond(&s.mu)
+	return s
 }
 
 // Read answers a port read. The registers are a byte wide: of a wider access
@@ -155,8 +160,9 @@ func (s *Port) write(off uint64, v byte) {
 	case off == regIIR:
 		s.fifo = v&fcrEnable != 0
 		if v&fcrClearRecv != 0 || !s.fifo {
-			s.received = nil
+			s.received = s.received[:0]
 		}
+		s.fill()
 	case off == regLCR:
 		s.lcr = v
 	case off == regMCR:
@@ -166,21 +172,64 @@ func (s *Port) write(off uint64, v byte) {
 	}
 }
 
-// Receive hands the guest input.
-func (s *Port) Receive(p []byte) {
+// Input gives the guest input. What it has not taken waits, Backlog bytes at
+// most; then Write does, until the guest takes some or Close is called:
+// io.ErrClosedPipe.
+func (s *Port) Input(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.push(p...)
-	s.update()
+	done := 0
+	for done < len(p) {
+		for len(s.backlog) >= Backlog && !s.closed {
+			s.room.Wait()
+		}
+		if s.closed {
+			return done, io.ErrClosedPipe
+		}
+		n := min(len(p)-done, Backlog-len(s.backlog))
+		s.backlog = append(s.backlog, p[done:done+n]...)
+		done += n
+		s.fill()
+		s.update()
+	}
+	return done, nil
+}
+
+// Backlog is how many bytes of input wait for the guest.
+const Backlog = 4096
+
+// Close ends an Input that waits, and takes no more input. It is idempotent; the
+// guest notices nothing.
+func (s *Port) Close() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.room.Broadcast()
+}
+
+// fill moves what waits to the receiver, as far as there is room.
+func (s *Port) fill() {
+	n := min(len(s.backlog), s.capacity()-len(s.received))
+	if n <= 0 {
+		return
+	}
+	s.received = append(s.received, s.backlog[:n]...)
+	s.backlog = append(s.backlog[:0], s.backlog[n:]...)
+	s.room.Broadcast()
+}
+
+func (s *Port) capacity() int {
+	if s.fifo {
+		return fifoSize
+	}
+	return 1
 }
 
 func (s *Port) push(p ...byte) {
-	room := 1
-	if s.fifo {
-		room = fifoSize
-	}
-	room -= min(room, len(s.received))
-	n := min(room, len(p))
+	n := min(max(s.capacity()-len(s.received), 0), len(p))
 	s.received = append(s.received, p[:n]...)
 	s.overrun = s.overrun || n < len(p)
 }
@@ -190,7 +239,8 @@ func (s *Port) receive() byte {
 		return 0
 	}
 	v := s.received[0]
-	s.received = s.received[1:]
+	s.received = append(s.received[:0], s.received[1:]...)
+	s.fill()
 	return v
 }
 

@@ -2,6 +2,9 @@ package serial
 
 import (
 	"bytes"
+	"errors"
+	"io"
+	"runtime"
 	"testing"
 )
 
@@ -101,20 +104,18 @@ func TestTransmitInterrupt(t *testing.T) {
 	}
 }
 
-func TestReceive(t *testing.T) {
+// What does not fit in the FIFO waits, and comes as the guest reads.
+func TestInput(t *testing.T) {
 	r := newRig()
 	r.set(regIIR, fcrEnable)
 	r.set(regMCR, mcrOut2)
-	r.set(regIER, ierReceive|ierStatus)
-	r.Receive([]byte("0123456789abcdefLOST"))
+	r.set(regIER, ierReceive)
+	const text = "0123456789abcdef and more than a FIFO holds"
+	if n, err := r.Input([]byte(text)); n != len(text) || err != nil {
+		t.Fatalf("took %d bytes: %v", n, err)
+	}
 	if r.irqs != 1 {
 		t.Errorf("%d interrupts, want 1", r.irqs)
-	}
-	if v := r.in(regIIR) & 0x0f; v != iirStatus {
-		t.Errorf("IIR %#x, want the overrun first", v)
-	}
-	if v := r.in(regLSR); v != lsrEmpty|lsrData|lsrOverrun {
-		t.Errorf("LSR %#x", v)
 	}
 	if v := r.in(regIIR) & 0x0f; v != iirReceive {
 		t.Errorf("IIR %#x, want data", v)
@@ -123,14 +124,56 @@ func TestReceive(t *testing.T) {
 	for r.in(regLSR)&lsrData != 0 {
 		got = append(got, r.in(regData))
 	}
-	if string(got) != "0123456789abcdef" {
+	if string(got) != text {
 		t.Errorf("received %q", got)
 	}
 	if v := r.in(regIIR) & 0x0f; v != iirNone {
 		t.Errorf("IIR after all was read %#x", v)
 	}
-	if v := r.in(regData); v != 0 {
-		t.Errorf("read %#x from an empty receiver", v)
+}
+
+// A guest that reads nothing holds Input up once Backlog bytes wait, until Close.
+func TestInputBlocks(t *testing.T) {
+	r := newRig()
+	done := make(chan int)
+	go func() {
+		n, err := r.Input(make([]byte, 2*Backlog))
+		if !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("ended by %v", err)
+		}
+		done <- n
+	}()
+	for r.waiting() < Backlog {
+		runtime.Gosched()
+	}
+	r.Close()
+	if n := <-done; n != Backlog+1 { // one is in the receiver
+		t.Errorf("took %d bytes", n)
+	}
+	if n, err := r.Input([]byte("x")); n != 0 || !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("after Close: %d, %v", n, err)
+	}
+}
+
+func (r *rig) waiting() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.backlog)
+}
+
+// Loop-back can overrun the receiver, as on the real chip.
+func TestOverrun(t *testing.T) {
+	r := newRig()
+	r.set(regIIR, fcrEnable)
+	r.set(regMCR, mcrLoop)
+	for range fifoSize + 1 {
+		r.set(regData, 'x')
+	}
+	if v := r.in(regLSR); v != lsrEmpty|lsrData|lsrOverrun {
+		t.Errorf("LSR %#x", v)
+	}
+	if v := r.in(regLSR); v != lsrEmpty|lsrData {
+		t.Errorf("LSR again %#x", v)
 	}
 }
 

@@ -7,6 +7,9 @@ const Size = 0x1000
 // kicks it.
 const NotifyOffset = regQueueNotify
 
+// StatusOffset is the offset of Status: writing it activates or resets the device.
+const StatusOffset = regStatus
+
 // Registers (§4.2.2).
 const (
 	regMagicValue        = 0x000
