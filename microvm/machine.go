@@ -37,7 +37,7 @@ type machine struct {
 
 // newMachine makes the machine, loaded and not yet running. On error nothing of
 // it is left.
-func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Recorder) (*machine, error) {
+func (r Runner) newMachine(spec workload.Spec, s size, rec *workload.Recorder) (*machine, error) {
 	m := &machine{
 		console:     &console.Tail{Also: r.Console},
 		bootTimeout: cmp.Or(r.BootTimeout, DefaultBootTimeout),
@@ -49,7 +49,7 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 	}
 	m.vm, err = vmm.New(vmm.Config{
 		Kernel: r.Kernel, Initrd: r.Initrd, Cmdline: r.cmdline(),
-		Memory: memory, CPUs: 1, Console: m.console, Devices: devices,
+		Memory: s.memory, CPUs: s.vcpus, CPULimit: s.cpuLimit, Console: m.console, Devices: devices,
 		OnMark:  func(value byte, ns int64) { rec.StampAt(markPhase(value), ns) },
 		OnEvent: func(e vmm.Event, ns int64) { rec.StampAt(eventPhases[e], ns) },
 	})

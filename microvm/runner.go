@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
@@ -44,11 +45,11 @@ type Runner struct {
 func (r Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdio, rec *workload.Recorder) (workload.Exit, error) {
 	used := startUsage()
 	started := time.Now()
-	memory, err := memorySize(spec.Resources)
+	size, err := sizeOf(spec.Resources)
 	if err != nil {
 		return workload.Exit{}, err
 	}
-	m, err := r.newMachine(spec, memory, rec)
+	m, err := r.newMachine(spec, size, rec)
 	if err != nil {
 		return workload.Exit{}, err
 	}
@@ -61,28 +62,39 @@ func (r Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdi
 	return exit, err
 }
 
-// memorySize is the guest's memory for a limit: whole pages, and neither too
+// size is how large a machine is.
+type size struct {
+	memory   uint64  // bytes
+	vcpus    int     // as many as the limit has processors, rounded up
+	cpuLimit float64 // 0: the vCPUs may use all of their time
+}
+
+// sizeOf is the machine for some limits: memory in whole pages, and neither too
 // little to boot nor more than a guest can address.
-func memorySize(res workload.Resources) (uint64, error) {
-	if res.CPUs > 1 {
-		return 0, &workload.Error{
+func sizeOf(res workload.Resources) (size, error) {
+	s := size{memory: DefaultMemory, vcpus: max(1, int(math.Ceil(res.CPUs)))}
+	if s.vcpus > vmm.MaxCPUs {
+		return size{}, &workload.Error{
 			Op:     "make the microVM",
-			Err:    fmt.Errorf("%v CPUs asked for, a microVM has one so far", res.CPUs),
-			Remedy: "Give --cpus 1 or less, or leave it out.",
+			Err:    fmt.Errorf("%v CPUs asked for, a microVM has %d at most", res.CPUs, vmm.MaxCPUs),
+			Remedy: "Give a smaller --cpus.",
 		}
+	}
+	if res.CPUs > 0 && res.CPUs < float64(s.vcpus) {
+		s.cpuLimit = res.CPUs
 	}
 	switch n := res.MemoryBytes; {
 	case n == 0:
-		return DefaultMemory, nil
 	case n < MinMemory:
-		return 0, &workload.Error{
+		return size{}, &workload.Error{
 			Op:     "make the microVM",
 			Err:    fmt.Errorf("%d MiB of memory is too little for a guest kernel and a workload", n>>20),
 			Remedy: fmt.Sprintf("Give it at least --memory %dm.", MinMemory>>20),
 		}
 	default:
-		return uint64(n) &^ 4095, nil
+		s.memory = uint64(n) &^ 4095
 	}
+	return s, nil
 }
 
 // diskID is the serial number of the image's disk, by which the agent finds it.

@@ -85,13 +85,13 @@ func initramfs(t *testing.T) string {
 }
 
 // bootLinux boots kernel until it ends or, if until is not "", has printed that.
-func bootLinux(t *testing.T, kernel, action, until string) (Exit, string, *VM) {
+func bootLinux(t *testing.T, kernel, action, until string, cpus int) (Exit, string, *VM) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	console := &watcher{until: until, seen: cancel}
 	v, err := New(Config{
-		Kernel: kernel, Initrd: initramfs(t), Memory: 256 << 20, CPUs: 1, Console: console,
+		Kernel: kernel, Initrd: initramfs(t), Memory: 256 << 20, CPUs: cpus, Console: console,
 		Cmdline: DefaultCmdline + " duplextest=" + action,
 	})
 	if err != nil {
@@ -124,15 +124,47 @@ func (w *watcher) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// TestBoot64GiB boots in far more memory than the host has: what the kernel
+// touches is its own description of the pages, 1/64 of the memory.
+func TestBoot64GiB(t *testing.T) {
+	kernel := stockKernel(t, *vmlinuxFlag)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	console := &watcher{}
+	v, err := New(Config{
+		Kernel: kernel, Initrd: initramfs(t), Memory: 64 << 30, CPUs: 1, Console: console,
+		Cmdline: DefaultCmdline + " duplextest=poweroff",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	exit, err := v.Run(ctx)
+	if err != nil || exit.Reason != PowerOff {
+		t.Fatalf("ended by %v, %v; console:\n%s", exit, err, console.String())
+	}
+	t.Logf("%d MiB resident", v.Stats().Resident>>20)
+	if n := v.Stats().Resident; n > 2<<30 {
+		t.Errorf("%d bytes resident", n)
+	}
+}
+
 func TestBootLinux(t *testing.T) {
 	for _, c := range []struct {
 		action, until string
 		vmlinux       bool
+		cpus          int
 		reason        Reason
 		console       []string
 	}{
 		{action: "poweroff", reason: PowerOff, console: []string{"guest: up", "clocksource kvm-clock", "svm false", "uart 4-edge"}},
 		{action: "poweroff", vmlinux: true, reason: PowerOff, console: []string{"guest: up", "clocksource kvm-clock"}},
+		{action: "poweroff", vmlinux: true, cpus: 2, reason: PowerOff, console: []string{"guest: up", "processors 2, cores 2, packages 1"}},
+		{action: "poweroff", vmlinux: true, cpus: 32, reason: PowerOff, console: []string{"guest: up", "processors 32, cores 32, packages 1"}},
 		{action: "reboot", vmlinux: true, reason: Reset, console: []string{"guest: up"}},
 		{action: "triple reboot=triple", vmlinux: true, reason: TripleFault, console: []string{"guest: up"}},
 		{action: "panic", vmlinux: true, reason: Reset, console: []string{"guest: up", "Kernel panic - not syncing: sysrq triggered crash"}},
@@ -142,8 +174,9 @@ func TestBootLinux(t *testing.T) {
 		if c.vmlinux {
 			path = *vmlinuxFlag
 		}
-		t.Run(fmt.Sprintf("%s/vmlinux=%v", strings.Fields(c.action)[0], c.vmlinux), func(t *testing.T) {
-			exit, console, v := bootLinux(t, stockKernel(t, path), c.action, c.until)
+		cpus := max(1, c.cpus)
+		t.Run(fmt.Sprintf("%s/vmlinux=%v/cpus=%d", strings.Fields(c.action)[0], c.vmlinux, cpus), func(t *testing.T) {
+			exit, console, v := bootLinux(t, stockKernel(t, path), c.action, c.until, cpus)
 			if exit.Reason != c.reason {
 				t.Errorf("ended by %v, want %v", exit, c.reason)
 			}

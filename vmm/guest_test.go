@@ -3,6 +3,8 @@ package vmm
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +57,13 @@ func describeGuest() {
 	}
 	fmt.Println("clocksource", strings.TrimSpace(read("/sys/devices/system/clocksource/clocksource0/current_clocksource")))
 	fmt.Println("svm", strings.Contains(read("/proc/cpuinfo"), " svm "))
+	cores, packages := map[string]bool{}, map[string]bool{}
+	dirs, _ := filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/topology")
+	for _, d := range dirs {
+		packages[read(d+"/physical_package_id")] = true
+		cores[read(d+"/physical_package_id")+read(d+"/core_id")] = true
+	}
+	fmt.Printf("processors %d, cores %d, packages %d\n", runtime.NumCPU(), len(cores), len(packages))
 	for line := range strings.Lines(read("/proc/interrupts")) {
 		if f := strings.Fields(line); len(f) > 3 && f[len(f)-1] == "ttyS0" {
 			fmt.Println("uart", f[len(f)-2], "interrupts", f[1])

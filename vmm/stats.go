@@ -21,7 +21,7 @@ type Stats struct {
 	// Kicks counts the notifications of each device, in the order of
 	// Config.Devices, that were not merged with one before.
 	Kicks []uint64
-	// CPUTime is the processor time the vCPUs' threads have used, while they run.
+	// CPUTime is the processor time the vCPUs' threads have used.
 	CPUTime time.Duration
 	// Resident is the guest memory that is in host memory, in bytes, when the run
 	// ended; 0 before. See VM.Resident.

@@ -21,6 +21,7 @@ type vcpu struct {
 // loop enters the guest and handles its exits until somebody calls end.
 func (v *VM) loop(c *vcpu) error {
 	c.kvm.Bind()
+	defer c.kvm.Unbind()
 	if c.id == 0 {
 		v.event(Entered)
 	}

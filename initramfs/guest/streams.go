@@ -86,33 +86,22 @@ func (r *running) resize(size workload.WinSize) {
 	})
 }
 
-// limit makes a cgroup with the limits that the machine's own size does not
-// express already, and returns its directory; nil when there are none. Memory
-// and whole CPUs are limited by what the machine has.
+// limit makes a cgroup with the limit on processes and returns its directory; nil
+// when there is none. Memory and CPUs are limited by what the machine has.
 func limit(res workload.Resources) (*os.File, error) {
-	if res.Pids <= 0 && res.CPUs <= 0 {
+	if res.Pids <= 0 {
 		return nil, nil
 	}
 	const root = "/sys/fs/cgroup"
 	dir := filepath.Join(root, "workload")
-	if err := os.WriteFile(root+"/cgroup.subtree_control", []byte("+pids +cpu"), 0); err != nil {
+	if err := os.WriteFile(root+"/cgroup.subtree_control", []byte("+pids"), 0); err != nil {
 		return nil, fmt.Errorf("limit the workload: %w", err)
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("limit the workload: %w", err)
 	}
-	set := map[string]string{}
-	if res.Pids > 0 {
-		set["pids.max"] = strconv.FormatInt(res.Pids, 10)
-	}
-	if res.CPUs > 0 {
-		const period = 100000 // microseconds
-		set["cpu.max"] = fmt.Sprintf("%d %d", int64(res.CPUs*period), period)
-	}
-	for file, value := range set {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0); err != nil {
-			return nil, fmt.Errorf("limit the workload: %w", err)
-		}
+	if err := os.WriteFile(dir+"/pids.max", strconv.AppendInt(nil, res.Pids, 10), 0); err != nil {
+		return nil, fmt.Errorf("limit the workload: %w", err)
 	}
 	return os.Open(dir)
 }

@@ -45,7 +45,7 @@ func (o *runOptions) register(fs *pflag.FlagSet) {
 	fs.StringVarP(&o.user, "user", "u", "", "run as `USER[:GROUP]`, by name or number")
 	fs.StringVarP(&o.hostname, "hostname", "h", "", "host `NAME` inside")
 	fs.StringVarP(&o.memory, "memory", "m", "", "memory limit, or the guest's memory: `SIZE` as 512m, 1g")
-	fs.Float64VarP(&o.cpus, "cpus", "c", 0, "number of `CPUS`, may be a fraction for a container")
+	fs.Float64VarP(&o.cpus, "cpus", "c", 0, "number of `CPUS`, may be a fraction")
 	fs.Int64Var(&o.pids, "pids-limit", 0, "at most `N` processes; -1 for no limit")
 	fs.BoolVar(&o.readOnly, "read-only", false, "mount the root file system read-only")
 	fs.DurationVar(&o.timeout, "timeout", 0, "kill the command after `DURATION` (as 10s), status 124")

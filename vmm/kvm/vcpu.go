@@ -66,7 +66,8 @@ const (
 type VCPU struct {
 	fd   int
 	page []byte
-	tid  atomic.Int64 // of the thread in Run, 0 before the first
+	tid  atomic.Int64 // of the thread in Run; 0 before Bind and after Unbind
+	used atomic.Int64 // CPUTime, once Unbind was called
 }
 
 // Close unmaps the run page and drops the vCPU. Run must have returned.
@@ -114,19 +115,25 @@ func (c *VCPU) Kick() {
 // ExitIntr and before it looks at the flags set before Kick: so none is missed.
 func (c *VCPU) Unkick() { c.setImmediateExit(false) }
 
-// CPUTime is the processor time that the vCPU's thread has used, in nanoseconds;
-// 0 before Bind and after the thread has ended. Safe from any goroutine.
+// Unbind undoes Bind, on the same thread: the thread is about to do other things.
+func (c *VCPU) Unbind() {
+	c.used.Store(c.CPUTime())
+	c.tid.Store(0)
+}
+
+// CPUTime is the processor time that the vCPU's thread has used between Bind and
+// Unbind, in nanoseconds. Safe from any goroutine.
 func (c *VCPU) CPUTime() int64 {
 	tid := c.tid.Load()
 	if tid == 0 {
-		return 0
+		return c.used.Load()
 	}
 	// The clock of another thread: MAKE_THREAD_CPUCLOCK of the kernel's
 	// <linux/posix-timers.h>, with CPUCLOCK_SCHED.
 	const perThread, sched = 4, 2
 	var ts unix.Timespec
 	if err := unix.ClockGettime(int32(^tid)<<3|perThread|sched, &ts); err != nil {
-		return 0 // ended
+		return c.used.Load() // ended in between
 	}
 	return ts.Nano()
 }
