@@ -72,7 +72,7 @@ func (r Runner) cmdline() string {
 
 // devices makes the virtio devices, in the order the guest sees them.
 func (m *machine) devices(spec workload.Spec) ([]virtio.Device, error) {
-	disk, err := blk.Open(spec.Rootfs.EROFS, diskID)
+	disk, err := blk.Open(blk.Options{Path: spec.Rootfs.EROFS, ID: diskID, ReadOnly: true})
 	if err != nil {
 		return nil, &workload.Error{Op: "make the microVM", Err: err}
 	}

@@ -1,18 +1,11 @@
-// Package blk is a read-only virtio block device (virtio 1.2 §5.2).
-//
-// The disk is a file or block device that does not change while it is in use.
-// Reads go from the host's page cache straight into the guest's buffers
-// (preadv on guest memory): nothing is copied in between and nothing is
-// allocated a request.
 package blk
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/duplex-run/duplex/vmm/virtio"
 )
@@ -20,104 +13,142 @@ import (
 const (
 	// SectorSize is the unit of capacity and addresses, whatever the disk (§5.2.4).
 	SectorSize = 512
-	// MaxRequest bounds one read in bytes, so that no request holds the device
-	// for long; larger ones fail with IOERR. Linux asks for 1.25 MiB at most
-	// unless its administrator raises max_sectors_kb.
+	// MaxRequest bounds the data of one request in bytes, so that none holds a
+	// queue for long; larger ones fail with IOERR. Linux asks for 1.25 MiB at
+	// most unless its administrator raises max_sectors_kb.
 	MaxRequest = 64 << 20
+	// MaxQueues bounds Options.Queues.
+	MaxQueues = 32
 
-	queueSize = 128
+	queueSize = 256
 )
 
-// Feature bits (§5.2.3).
-const (
-	featureSegMax = 1 << 2
-	featureRO     = 1 << 5
-)
+// Options say what a disk is.
+type Options struct {
+	// Path is the file or block device that Open opens. Its size must be a
+	// multiple of SectorSize, and does not change while the disk is in use.
+	Path string
+	// ID is the disk's serial number (/sys/block/vda/serial); the guest reads
+	// its first 20 bytes.
+	ID string
+	// ReadOnly refuses writes, and shares the file with other readers. A disk
+	// that is not read-only has the file to itself: see ErrInUse.
+	ReadOnly bool
+	// Direct bypasses the host's page cache (O_DIRECT).
+	Direct bool
+	// Queues is the number of request queues, up to MaxQueues; 0 means 1.
+	Queues int
+}
 
 // Device is the block device; it implements virtio.Device.
 type Device struct {
-	engine virtio.Engine
-	file   *os.File
-	size   int64
-	id     [idLen]byte
-	config []byte
-	iov    [][]byte // of the request under way
+	engine   virtio.Engine
+	disk     disk
+	size     int64
+	readOnly bool
+	id       [idLen]byte
+	config   []byte // but the writeback field
+	lanes    []*lane
 
-	closing sync.Once
-	closed  error
+	wce       atomic.Bool // the config space's writeback field
+	agreed    atomic.Uint64
+	closing   sync.Once
+	closeFile func() error
+	closed    error
 }
 
-// Open makes a device of the file at path, opened for reading only. Its size
-// must be a multiple of SectorSize. The guest reads the first 20 bytes of id as
-// the disk's serial number (/sys/block/vda/serial).
-func Open(path, id string) (*Device, error) {
-	f, err := os.Open(path)
+// Open makes a device of the file at o.Path.
+func Open(o Options) (*Device, error) {
+	flags := os.O_RDWR
+	if o.ReadOnly {
+		flags = os.O_RDONLY
+	}
+	f, err := os.OpenFile(o.Path, flags, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open disk: %w", err)
 	}
-	size, err := diskSize(f)
+	d, err := New(f, o)
 	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("open disk %s: %w", path, err)
+		return nil, errors.Join(err, f.Close())
 	}
-	d := &Device{file: f, size: size, config: make([]byte, 16)}
-	copy(d.id[:], id)
-	// struct virtio_blk_config (§5.2.4): capacity, size_max, seg_max.
-	binary.LittleEndian.PutUint64(d.config[0:], uint64(size/SectorSize))
-	binary.LittleEndian.PutUint32(d.config[12:], queueSize-2)
 	return d, nil
 }
 
-// diskSize returns the size in bytes of a file that can be a disk.
-func diskSize(f *os.File) (int64, error) {
-	info, err := f.Stat()
+// New makes a device of an open file, which must be open for writing too unless
+// o.ReadOnly is set; o.Path only serves messages. The device owns the file from
+// then on, but not after an error.
+func New(f *os.File, o Options) (*Device, error) {
+	if o.Path == "" {
+		o.Path = f.Name()
+	}
+	if o.Queues == 0 {
+		o.Queues = 1
+	}
+	if o.Queues < 0 || o.Queues > MaxQueues {
+		return nil, fmt.Errorf("open disk %s: %d queues is not between 1 and %d", o.Path, o.Queues, MaxQueues)
+	}
+	file, err := openDisk(f, o.ReadOnly, o.Direct)
 	if err != nil {
-		return 0, err
+		return nil, fmt.Errorf("open disk %s: %w", o.Path, err)
 	}
-	if m := info.Mode(); !m.IsRegular() && m&(os.ModeDevice|os.ModeCharDevice) != os.ModeDevice {
-		return 0, errors.New("neither a file nor a block device")
+	d := &Device{disk: file, size: file.size, readOnly: o.ReadOnly, closeFile: f.Close}
+	d.config = configSpace(file, o.Queues)
+	d.wce.Store(true)
+	copy(d.id[:], o.ID)
+	for range o.Queues {
+		d.lanes = append(d.lanes, newLane(d, file.align))
 	}
-	size, err := f.Seek(0, io.SeekEnd) // Stat has no size for a block device
-	if err == nil && size%SectorSize != 0 {
-		err = fmt.Errorf("%d bytes is not a multiple of %d", size, SectorSize)
-	}
-	return size, err
+	return d, nil
 }
 
 // Type implements virtio.Device.
 func (d *Device) Type() uint32 { return virtio.TypeBlock }
 
 // Features implements virtio.Device.
-func (d *Device) Features() uint64 { return featureSegMax | featureRO }
-
-// QueueSizes implements virtio.Device.
-func (d *Device) QueueSizes() []uint16 { return []uint16{queueSize} }
-
-// ReadConfig implements virtio.Device.
-func (d *Device) ReadConfig(offset uint64, p []byte) {
-	virtio.ReadConfigSpace(d.config, offset, p)
+func (d *Device) Features() uint64 {
+	if d.readOnly {
+		return featuresReadOnly
+	}
+	return featuresReadWrite
 }
 
-// WriteConfig implements virtio.Device; nothing is writable.
-func (d *Device) WriteConfig(uint64, []byte) {}
+// QueueSizes implements virtio.Device.
+func (d *Device) QueueSizes() []uint16 {
+	sizes := make([]uint16, len(d.lanes))
+	for i := range sizes {
+		sizes[i] = queueSize
+	}
+	return sizes
+}
 
 // Activate implements virtio.Device.
 func (d *Device) Activate(a virtio.Activation) error {
+	d.agreed.Store(a.Features)
 	d.engine.Start(a)
 	return nil
 }
 
 // Kick implements virtio.Device.
-func (d *Device) Kick(q int) { d.engine.Serve(q, d.handle) }
+func (d *Device) Kick(q int) {
+	if q >= 0 && q < len(d.lanes) {
+		d.engine.Serve(q, d.lanes[q].serve)
+	}
+}
 
 // Reset implements virtio.Device.
-func (d *Device) Reset() { d.engine.Stop() }
+func (d *Device) Reset() {
+	d.engine.Stop()
+	d.wce.Store(true)
+}
 
 // Close implements virtio.Device.
 func (d *Device) Close() error {
 	d.closing.Do(func() {
 		d.Reset()
-		d.closed = d.file.Close()
+		for _, l := range d.lanes {
+			d.closed = errors.Join(d.closed, l.close())
+		}
+		d.closed = errors.Join(d.closed, d.closeFile())
 	})
 	return d.closed
 }

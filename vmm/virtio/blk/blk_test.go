@@ -38,7 +38,13 @@ func diskFile(tb testing.TB) (string, []byte) {
 
 func open(tb testing.TB, path string) *blk.Device {
 	tb.Helper()
-	dev, err := blk.Open(path, "serial number of the disk, too long")
+	return openWith(tb, blk.Options{Path: path, ReadOnly: true})
+}
+
+func openWith(tb testing.TB, o blk.Options) *blk.Device {
+	tb.Helper()
+	o.ID = "serial number of the disk, too long"
+	dev, err := blk.Open(o)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -57,8 +63,8 @@ func TestConfig(t *testing.T) {
 	if got := d.Reg(v.RegConfig); got != sectors {
 		t.Errorf("capacity %d, want %d", got, sectors)
 	}
-	if got := d.Reg(v.RegConfig + 12); got != 126 {
-		t.Errorf("seg_max %d, want 126", got)
+	if got := d.Reg(v.RegConfig + 12); got != 254 {
+		t.Errorf("seg_max %d, want 254", got)
 	}
 }
 
@@ -89,7 +95,8 @@ func TestRequests(t *testing.T) {
 		{name: "id", kind: 8, in: []int{20}, want: []byte("serial number of the")},
 		{name: "id in a long buffer", kind: 8, in: []int{64}, want: append([]byte("serial number of the"), make([]byte, 44)...)},
 		{name: "id in a short buffer", kind: 8, in: []int{19}, status: 1},
-		{name: "discard", kind: 11, out: 16, status: 2},
+		{name: "discard", kind: 11, out: 16, status: 1},
+		{name: "write zeroes", kind: 13, out: 16, status: 1},
 		{name: "secure erase", kind: 14, out: 16, status: 2},
 		{name: "unknown", kind: 0xffffffff, status: 2},
 	} {
@@ -195,7 +202,7 @@ func TestShrunkDisk(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	dev, err := blk.Open(path, "")
+	dev, err := blk.Open(blk.Options{Path: path, ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +230,7 @@ func TestOpenRefuses(t *testing.T) {
 		odd:                        "not a multiple of 512",
 		dir:                        "neither a file nor a block device",
 	} {
-		if dev, err := blk.Open(path, ""); err == nil || !strings.Contains(err.Error(), want) {
+		if dev, err := blk.Open(blk.Options{Path: path, ReadOnly: true}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("open %s: %v, %v", path, dev, err)
 		}
 	}

@@ -4,19 +4,18 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/vmm/virtio/queue"
 )
 
 // Request types (§5.2.6).
 const (
-	typeIn    = 0
-	typeOut   = 1
-	typeFlush = 4
-	typeGetID = 8
+	typeIn          = 0
+	typeOut         = 1
+	typeFlush       = 4
+	typeGetID       = 8
+	typeDiscard     = 11
+	typeWriteZeroes = 13
 )
 
 // Request statuses (§5.2.6).
@@ -27,55 +26,48 @@ const (
 )
 
 const (
-	headerLen = 16
-	idLen     = 20
-	maxIovecs = 1024 // IOV_MAX of preadv(2)
+	headerLen  = 16
+	idLen      = 20
+	segmentLen = 16
+
+	flagUnmap = 1 // of a WRITE_ZEROES segment
 )
 
 // ErrRequest reports a request without room for its header or its status.
 var ErrRequest = errors.New("malformed block request")
 
-// header is the host's copy of struct virtio_blk_req's fixed part.
-type header struct {
+// request is the host's copy of struct virtio_blk_req's fixed part, and how much
+// data comes with it.
+type request struct {
 	kind   uint32
 	sector uint64
+	out    int // bytes from the driver after the header
+	in     int // bytes to the driver before the status
 }
 
-// parse takes the header out of the chain and returns how many writable bytes
-// the request's data has; the status byte comes after them.
-func parse(c *queue.Chain) (header, int, error) {
+// parse takes the request out of the chain, whose last writable byte is for the
+// status.
+func parse(c *queue.Chain) (request, error) {
 	var raw [headerLen]byte
 	if c.CopyOut(raw[:], 0) < headerLen || c.WriteLen() < 1 {
-		return header{}, 0, fmt.Errorf("%w: %d bytes readable, %d writable", ErrRequest, c.ReadLen(), c.WriteLen())
+		return request{}, fmt.Errorf("%w: %d bytes readable, %d writable", ErrRequest, c.ReadLen(), c.WriteLen())
 	}
-	return header{
+	return request{
 		kind:   binary.LittleEndian.Uint32(raw[0:]),
 		sector: binary.LittleEndian.Uint64(raw[8:]),
-	}, c.WriteLen() - 1, nil
+		out:    c.ReadLen() - headerLen,
+		in:     c.WriteLen() - 1,
+	}, nil
 }
 
 // handle executes one request. Its result is the used length: zero when the
 // request failed, since then only the status byte is sure to be written.
-func (d *Device) handle(c *queue.Chain) (uint32, error) {
-	h, n, err := parse(c)
+func (l *lane) handle(c *queue.Chain) (uint32, error) {
+	r, err := parse(c)
 	if err != nil {
 		return 0, err
 	}
-	status := byte(statusUnsupp)
-	switch h.kind {
-	case typeIn:
-		status = d.read(c, h.sector, n)
-	case typeOut:
-		status = statusIOErr // read-only (§5.2.6.2)
-	case typeFlush:
-		status, n = statusOK, 0
-	case typeGetID:
-		status = statusIOErr
-		if n >= idLen {
-			c.CopyIn(d.id[:], 0)
-			status, n = statusOK, idLen
-		}
-	}
+	status, n := l.execute(c, r)
 	c.CopyIn([]byte{status}, c.WriteLen()-1)
 	if status != statusOK {
 		return 0, nil
@@ -83,38 +75,116 @@ func (d *Device) handle(c *queue.Chain) (uint32, error) {
 	return uint32(n) + 1, nil
 }
 
-// read fills the first n writable bytes from the disk.
-func (d *Device) read(c *queue.Chain, sector uint64, n int) byte {
-	if n%SectorSize != 0 || n > MaxRequest {
-		return statusIOErr
+// execute returns the status, and how many bytes of data went to the driver.
+func (l *lane) execute(c *queue.Chain, r request) (status byte, n int) {
+	switch d := l.dev; r.kind {
+	case typeIn:
+		off, ok := d.span(r.sector, r.in)
+		if !ok || l.read(c, off, r.in) != nil {
+			return statusIOErr, 0
+		}
+		return statusOK, r.in
+	case typeOut:
+		off, ok := d.span(r.sector, r.out)
+		if !ok || d.readOnly || l.write(c, off, r.out) != nil {
+			return statusIOErr, 0
+		}
+		return statusOK, 0
+	case typeFlush:
+		if !d.readOnly && d.disk.sync() != nil {
+			return statusIOErr, 0
+		}
+		return statusOK, 0
+	case typeGetID:
+		if r.in < idLen {
+			return statusIOErr, 0
+		}
+		return statusOK, c.CopyIn(d.id[:], 0)
+	case typeDiscard, typeWriteZeroes:
+		return d.segments(c, r), 0
+	default:
+		return statusUnsupp, 0
 	}
+}
+
+// span is the place of n bytes on the disk, if a request may have them.
+func (d *Device) span(sector uint64, n int) (off int64, ok bool) {
+	if n < 0 || n > MaxRequest || n%SectorSize != 0 {
+		return 0, false
+	}
+	return d.place(sector, uint64(n)/SectorSize)
+}
+
+// place is the offset of sectors, if they are all on the disk.
+func (d *Device) place(sector, sectors uint64) (off int64, ok bool) {
 	capacity := uint64(d.size) / SectorSize
-	if sector > capacity || uint64(n)/SectorSize > capacity-sector {
+	if sector > capacity || sectors > capacity-sector {
+		return 0, false
+	}
+	return int64(sector) * SectorSize, true
+}
+
+// segment is the host's copy of struct virtio_blk_discard_write_zeroes.
+type segment struct {
+	off, n int64
+	unmap  bool
+}
+
+// segments executes DISCARD and WRITE_ZEROES (§5.2.6): all segments are checked
+// before the first is done.
+func (d *Device) segments(c *queue.Chain, r request) byte {
+	if d.readOnly {
 		return statusIOErr
 	}
-	for off := 0; off < n; {
-		d.iov = queue.Part(d.iov[:0], c.Writable, off, n-off)
-		got, err := preadv(int(d.file.Fd()), d.iov[:min(len(d.iov), maxIovecs)], int64(sector)*SectorSize+int64(off))
-		if err != nil {
+	if r.out == 0 || r.out%segmentLen != 0 || r.out > maxSegments*segmentLen {
+		return statusIOErr
+	}
+	var raw [maxSegments * segmentLen]byte
+	var list [maxSegments]segment
+	c.CopyOut(raw[:r.out], headerLen)
+	count := r.out / segmentLen
+	for i := range count {
+		s, status := d.segment(raw[i*segmentLen:], r.kind)
+		if status != statusOK {
+			return status
+		}
+		list[i] = s
+	}
+	for _, s := range list[:count] {
+		if d.wipe(s, r.kind) != nil {
 			return statusIOErr
 		}
-		off += got
+	}
+	if d.writeThrough() && d.disk.sync() != nil {
+		return statusIOErr
 	}
 	return statusOK
 }
 
-// preadv reads once, at least one byte.
-func preadv(fd int, iov [][]byte, off int64) (int, error) {
-	for {
-		n, err := unix.Preadv(fd, iov, off)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return 0, fmt.Errorf("read disk: %w", err)
-		case n == 0:
-			return 0, fmt.Errorf("read disk: %w", io.ErrUnexpectedEOF)
-		default:
-			return n, nil
-		}
+// segment checks one segment.
+func (d *Device) segment(raw []byte, kind uint32) (segment, byte) {
+	sectors, flags := binary.LittleEndian.Uint32(raw[8:]), binary.LittleEndian.Uint32(raw[12:])
+	limit, allowed := uint32(maxZeroSectors), uint32(flagUnmap)
+	if kind == typeDiscard {
+		limit, allowed = maxDiscardSectors, 0
+	}
+	if flags&^allowed != 0 {
+		return segment{}, statusUnsupp // §5.2.6.2
+	}
+	off, ok := d.place(binary.LittleEndian.Uint64(raw[0:]), uint64(sectors))
+	if !ok || sectors > limit {
+		return segment{}, statusIOErr
+	}
+	return segment{off, int64(sectors) * SectorSize, flags&flagUnmap != 0}, statusOK
+}
+
+func (d *Device) wipe(s segment, kind uint32) error {
+	switch {
+	case s.n == 0:
+		return nil
+	case kind == typeDiscard:
+		return d.disk.discard(s.off, s.n)
+	default:
+		return d.disk.zero(s.off, s.n, s.unmap)
 	}
 }
