@@ -15,8 +15,6 @@ import (
 	"github.com/duplex-run/duplex/vmm"
 	"github.com/duplex-run/duplex/vmm/boot"
 	"github.com/duplex-run/duplex/vmm/virtio"
-	"github.com/duplex-run/duplex/vmm/virtio/blk"
-	"github.com/duplex-run/duplex/vmm/virtio/rng"
 	"github.com/duplex-run/duplex/vmm/virtio/vsock"
 )
 
@@ -37,27 +35,29 @@ type machine struct {
 
 // newMachine makes the machine, loaded and not yet running. On error nothing of
 // it is left.
-func (r Runner) newMachine(spec workload.Spec, s size, rec *workload.Recorder) (*machine, error) {
+func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Recorder) (*machine, error) {
 	m := &machine{
 		console:     &console.Tail{Also: r.Console},
 		bootTimeout: cmp.Or(r.BootTimeout, DefaultBootTimeout),
 		down:        make(chan struct{}),
 	}
-	devices, err := m.devices(spec)
+	h := r.hardware(spec, memory)
+	if err := h.validate(); err != nil {
+		return nil, err
+	}
+	devices, err := m.devices(h)
 	if err != nil {
 		return nil, err
 	}
+	cpus, limit := h.vcpus()
 	m.vm, err = vmm.New(vmm.Config{
-		Kernel: r.Kernel, Initrd: r.Initrd, Cmdline: r.cmdline(),
-		Memory: s.memory, CPUs: s.vcpus, CPULimit: s.cpuLimit, Console: m.console, Devices: devices,
+		Kernel: h.Kernel, Initrd: h.Initrd, Cmdline: h.Cmdline,
+		Memory: h.Memory, CPUs: cpus, CPULimit: limit, Console: m.console, Devices: devices,
 		OnMark:  func(value byte, ns int64) { rec.StampAt(markPhase(value), ns) },
 		OnEvent: func(e vmm.Event, ns int64) { rec.StampAt(eventPhases[e], ns) },
 	})
 	if err != nil {
-		for _, d := range devices {
-			err = errors.Join(err, d.Close())
-		}
-		return nil, explainNew(err)
+		return nil, explainNew(errors.Join(err, closeAll(devices)))
 	}
 	return m, nil
 }
@@ -70,19 +70,29 @@ func (r Runner) cmdline() string {
 	return line
 }
 
-// devices makes the virtio devices, in the order the guest sees them.
-func (m *machine) devices(spec workload.Spec) ([]virtio.Device, error) {
-	disk, err := blk.Open(blk.Options{Path: spec.Rootfs.EROFS, ID: diskID, ReadOnly: true})
-	if err != nil {
+// hardware is the machine for a workload.
+func (r Runner) hardware(spec workload.Spec, memory uint64) *Hardware {
+	return &Hardware{
+		Kernel: r.Kernel, Initrd: r.Initrd, Cmdline: r.cmdline(),
+		Memory: memory, CPUs: spec.Resources.CPUs,
+		Disks: []Disk{{Path: spec.Rootfs.EROFS, ID: diskID, ReadOnly: true}},
+	}
+}
+
+// devices makes the hardware's devices and the one for the agent's streams.
+func (m *machine) devices(h *Hardware) ([]virtio.Device, error) {
+	var err error
+	if m.sockets, err = vsock.New(guestCID); err != nil {
 		return nil, &workload.Error{Op: "make the microVM", Err: err}
 	}
-	if m.sockets, err = vsock.New(guestCID); err != nil {
-		return nil, &workload.Error{Op: "make the microVM", Err: errors.Join(err, disk.Close())}
-	}
 	if m.streams, err = listen(m.sockets); err != nil {
-		return nil, &workload.Error{Op: "make the microVM", Err: errors.Join(err, m.sockets.Close(), disk.Close())}
+		return nil, &workload.Error{Op: "make the microVM", Err: errors.Join(err, m.sockets.Close())}
 	}
-	return []virtio.Device{disk, m.sockets, rng.New()}, nil
+	devices, err := h.open()
+	if err != nil {
+		return nil, errors.Join(err, m.sockets.Close())
+	}
+	return append(devices, m.sockets), nil
 }
 
 // connected says whether the agent opened its control stream, the last one.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"time"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
@@ -45,11 +44,11 @@ type Runner struct {
 func (r Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdio, rec *workload.Recorder) (workload.Exit, error) {
 	used := startUsage()
 	started := time.Now()
-	size, err := sizeOf(spec.Resources)
+	memory, err := memorySize(spec.Resources)
 	if err != nil {
 		return workload.Exit{}, err
 	}
-	m, err := r.newMachine(spec, size, rec)
+	m, err := r.newMachine(spec, memory, rec)
 	if err != nil {
 		return workload.Exit{}, err
 	}
@@ -62,39 +61,21 @@ func (r Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdi
 	return exit, err
 }
 
-// size is how large a machine is.
-type size struct {
-	memory   uint64  // bytes
-	vcpus    int     // as many as the limit has processors, rounded up
-	cpuLimit float64 // 0: the vCPUs may use all of their time
-}
-
-// sizeOf is the machine for some limits: memory in whole pages, and neither too
+// memorySize is the guest's memory for a limit: whole pages, and neither too
 // little to boot nor more than a guest can address.
-func sizeOf(res workload.Resources) (size, error) {
-	s := size{memory: DefaultMemory, vcpus: max(1, int(math.Ceil(res.CPUs)))}
-	if s.vcpus > vmm.MaxCPUs {
-		return size{}, &workload.Error{
-			Op:     "make the microVM",
-			Err:    fmt.Errorf("%v CPUs asked for, a microVM has %d at most", res.CPUs, vmm.MaxCPUs),
-			Remedy: "Give a smaller --cpus.",
-		}
-	}
-	if res.CPUs > 0 && res.CPUs < float64(s.vcpus) {
-		s.cpuLimit = res.CPUs
-	}
+func memorySize(res workload.Resources) (uint64, error) {
 	switch n := res.MemoryBytes; {
 	case n == 0:
+		return DefaultMemory, nil
 	case n < MinMemory:
-		return size{}, &workload.Error{
+		return 0, &workload.Error{
 			Op:     "make the microVM",
 			Err:    fmt.Errorf("%d MiB of memory is too little for a guest kernel and a workload", n>>20),
 			Remedy: fmt.Sprintf("Give it at least --memory %dm.", MinMemory>>20),
 		}
 	default:
-		s.memory = uint64(n) &^ 4095
+		return uint64(n) &^ 4095, nil
 	}
-	return s, nil
 }
 
 // diskID is the serial number of the image's disk, by which the agent finds it.

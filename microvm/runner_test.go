@@ -12,27 +12,22 @@ import (
 	"github.com/duplex-run/duplex/vmm"
 )
 
-func TestSizeOf(t *testing.T) {
+func TestMemorySize(t *testing.T) {
 	for _, c := range []struct {
 		res    workload.Resources
-		want   size
+		want   uint64
 		remedy string
 	}{
-		{workload.Resources{}, size{DefaultMemory, 1, 0}, ""},
-		{workload.Resources{MemoryBytes: MinMemory}, size{MinMemory, 1, 0}, ""},
-		{workload.Resources{MemoryBytes: 200_000_000}, size{199999488, 1, 0}, ""},
-		{workload.Resources{MemoryBytes: 1 << 20}, size{}, "--memory 96m"},
-		{workload.Resources{MemoryBytes: MinMemory - 1}, size{}, "--memory 96m"},
-		{workload.Resources{CPUs: 0.5}, size{DefaultMemory, 1, 0.5}, ""},
-		{workload.Resources{CPUs: 1}, size{DefaultMemory, 1, 0}, ""},
-		{workload.Resources{CPUs: 2.25}, size{DefaultMemory, 3, 2.25}, ""},
-		{workload.Resources{CPUs: 32}, size{DefaultMemory, 32, 0}, ""},
-		{workload.Resources{CPUs: 256}, size{}, "--cpus"},
+		{workload.Resources{}, DefaultMemory, ""},
+		{workload.Resources{MemoryBytes: MinMemory}, MinMemory, ""},
+		{workload.Resources{MemoryBytes: 200_000_000}, 199999488, ""},
+		{workload.Resources{MemoryBytes: 1 << 20}, 0, "--memory 96m"},
+		{workload.Resources{MemoryBytes: MinMemory - 1}, 0, "--memory 96m"},
 	} {
-		got, err := sizeOf(c.res)
+		got, err := memorySize(c.res)
 		var own *workload.Error
 		if got != c.want || (err != nil) != (c.remedy != "") {
-			t.Errorf("%+v: %+v, %v", c.res, got, err)
+			t.Errorf("%+v: %d, %v", c.res, got, err)
 		} else if err != nil && (!errors.As(err, &own) || !strings.Contains(own.Remedy, c.remedy)) {
 			t.Errorf("%+v: %v, remedy %q", c.res, err, own.Remedy)
 		}

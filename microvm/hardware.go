@@ -1,0 +1,123 @@
+package microvm
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/vmm"
+)
+
+// Hardware is a machine as plain data: `duplex boot` makes it from its flags, and
+// Runner from a workload.
+type Hardware struct {
+	Kernel  string // path of a bzImage or vmlinux
+	Initrd  string // path, "" for none
+	Cmdline string // all of the kernel's command line
+	Memory  uint64 // bytes, a multiple of 4096
+	// CPUs is the processor time the guest may use, in processors. It has that
+	// many vCPUs, rounded up.
+	CPUs     float64
+	Disks    []Disk
+	Networks []Network
+	Shares   []Share
+	// Vsock is the path of a Unix socket that connects to the guest's ports, as
+	// Firecracker's does; see vsock.Bridge. "" for none.
+	Vsock string
+	// Console adds the virtio console hvc0.
+	Console bool
+	// Balloon adds a memory balloon: memory that the guest frees goes back to the
+	// host.
+	Balloon bool
+}
+
+// Disk is a virtio block device.
+type Disk struct {
+	Path     string
+	ID       string // serial number, 20 bytes at most
+	ReadOnly bool
+	Direct   bool // past the host's page cache
+	Queues   int  // 0 means 1
+	// BytesPerSecond and OpsPerSecond limit the disk; 0 is no limit.
+	BytesPerSecond, OpsPerSecond uint64
+}
+
+// Network is a virtio network device.
+type Network struct {
+	// Tap is the TAP interface it is; "" for the user-mode network.
+	Tap string
+	// MAC is the guest's address; nil picks one.
+	MAC net.HardwareAddr
+	// Publish are ports of the host that lead to the guest, for the user-mode
+	// network: [IP:]PORT:PORT[/udp].
+	Publish []string
+	// BytesPerSecond and PacketsPerSecond limit each direction; 0 is no limit.
+	BytesPerSecond, PacketsPerSecond uint64
+}
+
+// Share is a directory of the host that the guest mounts with `mount -t virtiofs`.
+type Share struct {
+	Dir, Tag string
+	ReadOnly bool
+}
+
+// maxTag is the size of a virtio-fs tag, in bytes (virtio 1.2 §5.11.4).
+const maxTag = 36
+
+// vcpus is the number of vCPUs, and limit their time, 0 for none.
+func (h *Hardware) vcpus() (n int, limit float64) {
+	n = max(1, int(math.Ceil(h.CPUs)))
+	if h.CPUs > 0 && h.CPUs < float64(n) {
+		limit = h.CPUs
+	}
+	return n, limit
+}
+
+// validate finds what is wrong with the numbers and names; files are looked at
+// when they are opened.
+func (h *Hardware) validate() error {
+	bad := func(remedy, format string, args ...any) error {
+		return &workload.Error{Op: "make the microVM", Err: fmt.Errorf(format, args...), Remedy: remedy}
+	}
+	if n, _ := h.vcpus(); n > vmm.MaxCPUs || h.CPUs < 0 || math.IsNaN(h.CPUs) {
+		return bad("Give a smaller --cpus.", "%v CPUs asked for, a microVM has %d at most", h.CPUs, vmm.MaxCPUs)
+	}
+	if n := h.devices(); n > vmm.MaxDevices {
+		return bad("Leave some out.", "%d devices, at most %d fit", n, vmm.MaxDevices)
+	}
+	var tags []string
+	for _, s := range h.Shares {
+		switch {
+		case s.Tag == "" || len(s.Tag) > maxTag:
+			return bad("", "share %s: a tag has 1 to %d bytes", s.Dir, maxTag)
+		case strings.ContainsAny(s.Tag, "\x00\n"):
+			return bad("", "share %s: the tag %q holds control characters", s.Dir, s.Tag)
+		case slices.Contains(tags, s.Tag):
+			return bad("Give each share a tag of its own.", "two shares have the tag %q", s.Tag)
+		}
+		tags = append(tags, s.Tag)
+	}
+	for _, n := range h.Networks {
+		switch {
+		case n.MAC != nil && (len(n.MAC) != 6 || n.MAC[0]&1 != 0):
+			return bad("", "%v is not the MAC address of an interface", n.MAC)
+		case n.Tap != "" && len(n.Publish) > 0:
+			return bad("Use the user-mode network, or route to the guest.", "ports cannot be published through the TAP interface %s", n.Tap)
+		}
+	}
+	return nil
+}
+
+// devices is the number of virtio devices.
+func (h *Hardware) devices() int {
+	n := len(h.Disks) + len(h.Networks) + len(h.Shares) + 1 // the entropy device
+	for _, has := range []bool{h.Vsock != "", h.Console, h.Balloon} {
+		if has {
+			n++
+		}
+	}
+	return n
+}
