@@ -54,6 +54,9 @@ func (o *Options) plan(ctx context.Context, own fs.FS) (*cargo, error) {
 			return nil, err
 		}
 	}
+	for _, p := range o.Output {
+		c.back = appendNew(c.back, o.absolute(p))
+	}
 	if o.Cwd != "/" {
 		c.back = append(c.back, o.Cwd)
 	}

@@ -25,6 +25,9 @@ type Options struct {
 	Cwd string
 	// Carry lists files and directories to carry in, beyond those Argv names.
 	Carry []string
+	// Output lists files that the command may make, which come back beside what
+	// changes of what was carried.
+	Output []string
 	// CarryOnly says that Argv's arguments name nothing on the host: only the
 	// command itself and Carry are carried.
 	CarryOnly bool

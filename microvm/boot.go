@@ -23,6 +23,12 @@ type BootOptions struct {
 	// its end when the guest ends is read from once more.
 	Serial      io.Writer
 	SerialInput io.Reader
+	// Console and ConsoleInput are the same for the virtio console, if there is
+	// one.
+	Console      io.Writer
+	ConsoleInput io.Reader
+	// NoJail leaves the monitor unconfined.
+	NoJail bool
 	// Trace is a file to write every exit to; "" for none. See package trace.
 	Trace string
 	// Shutdown asks the guest to power off when it is closed, by its power

@@ -43,6 +43,8 @@ func commands() []command {
 		doctorCommand,
 		runCommand,
 		compareCommand,
+		bootCommand,
+		traceCommand,
 		imageCommand,
 		kernelCommand,
 		labCommand,
