@@ -12,7 +12,10 @@
 // queue.Queue.Serve is the loop; an error from it goes to Transport.Broken.
 package virtio
 
-import "github.com/duplex-run/duplex/vmm/virtio/queue"
+import (
+	"github.com/duplex-run/duplex/vmm/memory"
+	"github.com/duplex-run/duplex/vmm/virtio/queue"
+)
 
 // Device types (§5).
 const (
@@ -70,6 +73,8 @@ type Activation struct {
 	Queues []*queue.Queue
 	// Transport is how the device reaches its driver.
 	Transport Transport
+	// Memory is the guest's, which the queues lie in.
+	Memory *memory.Memory
 }
 
 // Transport is what a device asks of its transport. The methods do not block,
