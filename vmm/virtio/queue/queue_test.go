@@ -3,6 +3,7 @@ package queue_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/duplex-run/duplex/vmm/memory"
@@ -171,6 +172,27 @@ func TestAvailIndexTooFarAhead(t *testing.T) {
 	}
 }
 
+// A driver that makes chains available again and again, while the device keeps
+// them, gets no more of the device's memory than a queue's worth.
+func TestMoreOutstandingThanTheQueueHolds(t *testing.T) {
+	d, q := start(t, 0)
+	r := d.Ring(0)
+	r.SetDesc(0, ds(0x1000, 1, 0, 0))
+	kept := 0
+	keep := func(*queue.Chain) (uint32, error) { kept++; return 0, queue.Later }
+	for range 8 {
+		r.Publish(0)
+	}
+	if _, _, err := q.Serve(keep); err != nil || kept != 8 {
+		t.Fatalf("kept %d, %v", kept, err)
+	}
+	r.Publish(0)
+	if _, _, err := q.Serve(keep); !errors.Is(err, queue.ErrInUse) || kept != 8 {
+		t.Fatalf("kept %d, %v", kept, err)
+	}
+	expectBroken(t, q, queue.ErrInUse)
+}
+
 func TestIndirectNotNegotiated(t *testing.T) {
 	d, q := start(t, queue.FeatureIndirect)
 	d.Ring(0).AddIndirect(d.Out([]byte("x")))
@@ -304,6 +326,35 @@ func TestRearmSeesLateChain(t *testing.T) {
 	d.Ring(0).Add(d.Out([]byte{3}))
 	if more, err := q.Rearm(); !more || err != nil {
 		t.Errorf("rearm: %v, %v", more, err)
+	}
+}
+
+func BenchmarkPopPush(b *testing.B) {
+	bufs := []virtqtest.Buf{{Addr: 0x9000, Len: 16}, {Addr: 0xa000, Len: 4096, Write: true}, {Addr: 0xb000, Len: 1, Write: true}}
+	for _, n := range []int{1, 16} {
+		b.Run(fmt.Sprintf("batch=%d", n), func(b *testing.B) {
+			tap := &virtqtest.Tap{Sizes: []uint16{64}}
+			d := virtqtest.Start(b, tap)
+			q := tap.Act.Queues[0]
+			p := virtqtest.NewPump(d.Ring(0), n, bufs...)
+			var c queue.Chain
+			b.ReportAllocs()
+			for b.Loop() {
+				p.Refill()
+				for {
+					ok, err := q.Pop(&c)
+					if err != nil {
+						b.Fatal(err)
+					}
+					if !ok {
+						break
+					}
+					if err := q.Push(c.Head, 1); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
 	}
 }
 
