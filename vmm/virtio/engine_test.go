@@ -194,6 +194,35 @@ func TestStopForgetsKeptChains(t *testing.T) {
 	}
 }
 
+// A chain that was kept can be kept further, or turn out to break the rules.
+func TestFinish(t *testing.T) {
+	boom := errors.New("boom")
+	dev := &device{}
+	d := v.Start(t, dev)
+	var kept *queue.Chain
+	dev.handle[0] = func(c *queue.Chain) (uint32, error) { kept = c; return 0, queue.Later }
+	d.Ring(0).Add(v.Buf{Addr: 0x9000, Len: 1})
+	d.Kick(0)
+	answer := func(n uint32, err error) queue.Handler {
+		return func(*queue.Chain) (uint32, error) { return n, err }
+	}
+	dev.Finish(0, kept, answer(0, queue.Later))
+	dev.Finish(1, kept, answer(5, nil)) // not of that queue
+	if _, _, ok := d.Ring(0).Next(); ok {
+		t.Error("used though it is kept")
+	}
+	dev.Finish(0, kept, answer(5, nil))
+	if _, n, ok := d.Ring(0).Next(); !ok || n != 5 {
+		t.Errorf("used %d, %v", n, ok)
+	}
+	d.Ring(0).Add(v.Buf{Addr: 0x9000, Len: 1})
+	d.Kick(0)
+	dev.Finish(0, kept, answer(0, boom))
+	if broken, err := d.Broken(); !broken || !errors.Is(err, boom) {
+		t.Errorf("broken %v: %v", broken, err)
+	}
+}
+
 // Stop waits for work on chains that were kept.
 func TestStopWaitsForFinish(t *testing.T) {
 	dev := &device{}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/duplex-run/duplex/vmm/memory"
 	"github.com/duplex-run/duplex/vmm/virtio/queue"
@@ -326,6 +328,51 @@ func TestRearmSeesLateChain(t *testing.T) {
 	d.Ring(0).Add(d.Out([]byte{3}))
 	if more, err := q.Rearm(); !more || err != nil {
 		t.Errorf("rearm: %v, %v", more, err)
+	}
+}
+
+// A batch ends, so that the driver hears of its first answers, after some bytes
+// or some time; and nothing is lost.
+func TestBatchBounds(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		bytes uint32
+		takes time.Duration
+		want  int // chains in the first batch
+	}{
+		{"quick and small", 1, 0, 64},
+		{"large", 100 << 10, 0, 3},
+		{"slow", 1, 20 * time.Microsecond, 32},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tap := &virtqtest.Tap{Sizes: []uint16{64}}
+				d := virtqtest.Start(t, tap)
+				q := tap.Act.Queues[0]
+				for range 64 {
+					d.Ring(0).Add(virtqtest.Buf{Addr: 0x100000, Len: c.bytes})
+				}
+				served, first := 0, 0
+				for more := true; more; {
+					var interrupt bool
+					var err error
+					more, interrupt, err = q.Serve(func(*queue.Chain) (uint32, error) {
+						served++
+						time.Sleep(c.takes)
+						return 0, nil
+					})
+					if err != nil || first == 0 && !interrupt {
+						t.Fatalf("interrupt %v, %v", interrupt, err)
+					}
+					if first == 0 {
+						first = served
+					}
+				}
+				if first != c.want || served != 64 {
+					t.Errorf("served %d, then all of %d; want %d", first, served, c.want)
+				}
+			})
+		})
 	}
 }
 
