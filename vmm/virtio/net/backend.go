@@ -32,7 +32,10 @@ const allOffloads = FeatureCsum | FeatureGuestCsum | FeatureHostTSO4 | FeatureHo
 // SOCK_DGRAM), whose other end is a network stack. The kernel's socket buffer
 // bounds what is under way. The stack learns of the negotiated offloads by a
 // message of OffloadMessage, and must send no offloaded packet before.
-type Socket struct{ f *os.File }
+type Socket struct {
+	f    *os.File
+	told *uint64 // what the stack was told last
+}
 
 // NewSocket takes over f, which is closed on error too.
 func NewSocket(f *os.File) (*Socket, error) {
@@ -62,7 +65,7 @@ func newSocket(f *os.File) (*Socket, error) {
 		return nil, err
 	}
 	_ = f.Close()
-	return &Socket{own}, nil
+	return &Socket{f: own}, nil
 }
 
 // pollable returns a duplicate of fd that the runtime's poller waits for.
@@ -89,13 +92,18 @@ func (s *Socket) Offloads() uint64 { return allOffloads }
 // SetOffloads implements Backend. A peer that takes no message within a second
 // is an error.
 func (s *Socket) SetOffloads(features uint64) error {
+	features &= allOffloads
+	if s.told != nil && *s.told == features {
+		return nil
+	}
 	if err := s.f.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
 		return err
 	}
-	msg := OffloadMessage(features & allOffloads)
+	msg := OffloadMessage(features)
 	if _, err := s.f.Write(msg[:]); err != nil {
 		return fmt.Errorf("tell the network stack of offloads: %w", err)
 	}
+	s.told = &features
 	return s.f.SetWriteDeadline(time.Time{})
 }
 

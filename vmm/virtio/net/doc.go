@@ -19,7 +19,8 @@
 // Receive (receive.go) has a goroutine that owns the receive queue. It keeps
 // buffers gathered for the largest packet, reads into them, and sends one
 // interrupt a batch. A packet that the gathered buffers cannot hold ends in a
-// spill buffer of the host and is completed when the guest offers more.
+// spill buffer of the host and is completed when the guest offers more, or
+// dropped after a while.
 //
 // The guest's virtio_net_hdr is hostile: Header.Sanitize is all that looks at
 // it, and what goes on is its result. A bad packet is dropped and counted; only

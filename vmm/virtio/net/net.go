@@ -234,8 +234,7 @@ func (s *session) halt() {
 }
 
 func (s *session) wait() {
-	s.tx.mu.Lock()
-	s.tx.mu.Unlock() //nolint:staticcheck // a barrier: later kicks see stop
+	s.tx.end()
 	s.running.Wait()
 }
 

@@ -15,6 +15,9 @@ const (
 	maxVectors = 1024
 	// rxBatch bounds the packets before an interrupt.
 	rxBatch = 64
+	// spillWait bounds how long a packet waits for more buffers, and with it
+	// those behind it. A driver that refills its queue needs microseconds.
+	spillWait = 100 * time.Millisecond
 )
 
 // next is what the receiver waits for outside the poller.
@@ -89,9 +92,7 @@ func (r *receiver) run() {
 		}
 		switch r.next {
 		case nextBuffers:
-			select {
-			case <-r.kicked:
-			case <-r.s.stop:
+			if !r.await() {
 				return
 			}
 		case nextPause:
@@ -102,6 +103,30 @@ func (r *receiver) run() {
 			return
 		}
 	}
+}
+
+// await waits for buffers; it is false when the session ended.
+func (r *receiver) await() bool {
+	var limit <-chan time.Time
+	if r.packet > 0 {
+		t := time.NewTimer(spillWait)
+		defer t.Stop()
+		limit = t.C
+	}
+	select {
+	case <-r.kicked:
+	case <-limit:
+		r.drop()
+	case <-r.s.stop:
+		return false
+	}
+	return true
+}
+
+// drop forgets the packet at hand.
+func (r *receiver) drop() {
+	r.packet, r.placed = 0, 0
+	r.s.dev.rxDropped.Add(1)
 }
 
 // drain receives until the backend has nothing more, when it is false, or r.next
@@ -158,7 +183,7 @@ func (r *receiver) receive(fd uintptr) (empty bool, err error) {
 // read notes a packet of n bytes, or drops what is none.
 func (r *receiver) read(n int) {
 	if n < HeaderLen+minFrame || n > maxPacket {
-		r.s.dev.rxDropped.Add(1)
+		r.drop()
 		return
 	}
 	r.packet, r.placed = n, min(n, r.bytes)
@@ -181,8 +206,7 @@ func (r *receiver) gather() error {
 		r.add()
 	}
 	if r.packet > r.bytes && r.full() {
-		r.packet = 0
-		r.s.dev.rxDropped.Add(1)
+		r.drop()
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ type transmitter struct {
 	mu sync.Mutex
 	// blocked: the packet at hand is with run, which alone goes on.
 	blocked bool
+	ended   bool
 	wake    chan time.Duration // to run: how long to wait before sending
 
 	q      *queue.Queue
@@ -56,7 +57,7 @@ func (t *transmitter) serve() {
 func (t *transmitter) batch() (more bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.blocked || t.s.stopped() {
+	if t.blocked || t.ended || t.s.stopped() {
 		return false
 	}
 	more, err := t.sendBatch()
@@ -187,6 +188,13 @@ func (t *transmitter) run() {
 		t.unblock()
 		t.serve()
 	}
+}
+
+// end waits for a kick under way; later ones do nothing.
+func (t *transmitter) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
 }
 
 func (t *transmitter) unblock() {
