@@ -310,7 +310,7 @@ func BenchmarkOutput(b *testing.B) {
 	b.ReportAllocs()
 	for n := uint16(1); b.Loop(); n++ {
 		r.SetAvail(n)
-		d.Kick(tx)
+		d.Transport.Kick(tx)
 		for r.UsedIndex() != n {
 		}
 	}
