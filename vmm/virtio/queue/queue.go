@@ -117,16 +117,10 @@ func (q *Queue) Push(head uint16, written uint32) error {
 
 // push is Push. Precondition: q.mu is held.
 func (q *Queue) push(head uint16, written uint32) error {
-	if err := q.failed(); err != nil {
+	used, err := q.stage(head, written)
+	if err != nil {
 		return err
 	}
-	used := uint16(q.nextUsed.Load())
-	elem := q.used + 4 + 8*memory.GPA(used%q.size)
-	if err := q.mem.PutUint64(elem, uint64(written)<<32|uint64(head)); err != nil {
-		return q.fail("push", -1, err)
-	}
-	used++
-	q.nextUsed.Store(uint32(used))
 	// The store publishes the element: it is ordered after the writes above and
 	// before the read of used_event in WantsInterrupt (§2.7.13.4.1).
 	if err := q.mem.StoreUint16(q.used+2, used); err != nil {

@@ -7,16 +7,24 @@ import "github.com/duplex-run/duplex/vmm/memory"
 // several buffers has to appear all at once, as drivers do not wait for its rest
 // (§5.1.6.4).
 func (q *Queue) Stage(head uint16, written uint32) error {
-	if q.err != nil {
-		return q.err
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_, err := q.stage(head, written)
+	return err
+}
+
+// stage is Stage, and returns the used index that publishes the element.
+// Precondition: q.mu is held.
+func (q *Queue) stage(head uint16, written uint32) (uint16, error) {
+	if err := q.failed(); err != nil {
+		return 0, err
 	}
-	elem := q.used + 4 + 8*memory.GPA(q.nextUsed%q.size)
-	if err := q.mem.PutUint32(elem, uint32(head)); err != nil {
-		return q.fail("push", err)
+	used := uint16(q.nextUsed.Load())
+	elem := q.used + 4 + 8*memory.GPA(used%q.size)
+	if err := q.mem.PutUint64(elem, uint64(written)<<32|uint64(head)); err != nil {
+		return 0, q.fail("push", -1, err)
 	}
-	if err := q.mem.PutUint32(elem+4, written); err != nil {
-		return q.fail("push", err)
-	}
-	q.nextUsed++
-	return nil
+	used++
+	q.nextUsed.Store(uint32(used))
+	return used, nil
 }
