@@ -15,6 +15,7 @@ import (
 	"github.com/duplex-run/duplex/vmm/virtio"
 	"github.com/duplex-run/duplex/vmm/virtio/blk"
 	"github.com/duplex-run/duplex/vmm/virtio/queue"
+	"github.com/duplex-run/duplex/vmm/virtio/rate"
 	v "github.com/duplex-run/duplex/vmm/virtio/virtqtest"
 )
 
@@ -333,30 +334,52 @@ func TestQueues(t *testing.T) {
 	}
 }
 
-// Reset while another goroutine kicks: afterwards the device leaves the rings
-// alone.
+// Reset while other goroutines kick: afterwards the device leaves the rings
+// alone, and works again.
 func TestResetWhileBusy(t *testing.T) {
-	dev, data := disk(t)
-	d := v.Start(t, dev)
-	for range 50 {
-		r := d.Ring(0)
-		for range 40 {
-			r.Add(v.Buf{Addr: 0x200000, Len: 16}, v.Buf{Addr: 0x300000, Len: 64 * 512, Write: true}, v.Buf{Addr: 0x200100, Len: 1, Write: true})
-		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			d.Transport.Kick(0)
-		}()
-		d.SetReg(v.RegStatus, 0)
-		at := r.UsedIndex()
-		<-done
-		if now := r.UsedIndex(); now != at {
-			t.Fatalf("used index went from %d to %d after reset", at, now)
-		}
-		d.Init()
+	for name, o := range map[string]blk.Options{
+		"read-only": {ReadOnly: true}, "queues": {Queues: 4}, "direct": {Direct: true, Queues: 2},
+		"limited": {Limit: rate.Limit{Ops: 1000, BurstOps: 20}, Queues: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var data []byte
+			o.Path, data = diskFile(t)
+			d := v.Start(t, openWith(t, o))
+			for range 20 {
+				resetWhileBusy(t, d)
+			}
+			readFirst(t, d, data)
+		})
 	}
-	readFirst(t, d, data)
+}
+
+func resetWhileBusy(t *testing.T, d *v.Driver) {
+	t.Helper()
+	var wg sync.WaitGroup
+	var rings []*v.Ring
+	for q := range d.Transport.Queues() {
+		h, status := d.Out(request(0, 0)), d.In(1)
+		r := d.Ring(q)
+		rings = append(rings, r)
+		for range 40 {
+			r.Add(h, v.Buf{Addr: 0x300000, Len: sectors * 512, Write: true}, status)
+		}
+		for range 2 {
+			wg.Go(func() { d.Transport.Kick(q) })
+		}
+	}
+	d.SetReg(v.RegStatus, 0)
+	at := make([]uint16, len(rings))
+	for q, r := range rings {
+		at[q] = r.UsedIndex()
+	}
+	wg.Wait()
+	for q, r := range rings {
+		if now := r.UsedIndex(); now != at[q] {
+			t.Fatalf("queue %d: the used index went from %d to %d after reset", q, at[q], now)
+		}
+	}
+	d.Init()
 }
 
 func FuzzDevice(f *testing.F) {

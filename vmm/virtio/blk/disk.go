@@ -98,18 +98,11 @@ func lock(fd int, readOnly bool) error {
 	if readOnly {
 		how = unix.LOCK_SH
 	}
-	for {
-		err := unix.Flock(fd, how|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EWOULDBLOCK):
-			return ErrInUse
-		default:
-			return fmt.Errorf("lock: %w", err)
-		}
+	err := retry(func() error { return unix.Flock(fd, how|unix.LOCK_NB) })
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return ErrInUse
 	}
+	return os.NewSyscallError("flock", err)
 }
 
 // directAlignment is what the file asks of direct input and output; kernels
@@ -143,15 +136,36 @@ func (d *file) writeAt(l *iovec.List, off int64, stable bool) (int, error) {
 	return n, err
 }
 
-func (d *file) sync() error { return unix.Fdatasync(d.fd) }
+func (d *file) sync() error {
+	return retry(func() error { return unix.Fdatasync(d.fd) })
+}
+
+// retry makes a system call again that a signal interrupted; Go's runtime sends
+// itself some.
+func retry(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+func (d *file) fallocate(mode uint32, off, n int64) error {
+	return retry(func() error { return unix.Fallocate(d.fd, mode, off, n) })
+}
+
+const (
+	modePunch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	modeZero  = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
+)
 
 // discard is a hint: a file system that cannot give space back may ignore it.
 func (d *file) discard(off, n int64) error {
 	var err error
 	if d.block {
-		err = blockDiscard(d.fd, off, n)
+		err = retry(func() error { return blockDiscard(d.fd, off, n) })
 	} else {
-		err = unix.Fallocate(d.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		err = d.fallocate(modePunch, off, n)
 	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil
@@ -162,14 +176,12 @@ func (d *file) discard(off, n int64) error {
 // zero tries the kernel's ways, and then writes. On block devices fallocate
 // zeroes too (Linux 4.9), without leaving old data behind.
 func (d *file) zero(off, n int64, unmap bool) error {
-	const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-	const zero = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
 	err := error(unix.EOPNOTSUPP)
 	if unmap {
-		err = unix.Fallocate(d.fd, punch, off, n)
+		err = d.fallocate(modePunch, off, n)
 	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		err = unix.Fallocate(d.fd, zero, off, n)
+		err = d.fallocate(modeZero, off, n)
 	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return d.writeZeroes(off, n)

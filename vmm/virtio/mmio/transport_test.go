@@ -190,6 +190,16 @@ func TestInterrupts(t *testing.T) {
 	if len(tap.Kicks) != 0 {
 		t.Error("a broken device was kicked")
 	}
+	act := tap.Act
+	act.Transport.Broken(errors.New("again"))
+	if n := d.Transport.Faults(); n != 1 || raised() {
+		t.Errorf("%d faults counted before the reset", n)
+	}
+	d.Init()
+	tap.Act.Transport.Broken(errors.New("after the reset"))
+	if n := d.Transport.Faults(); n != 2 {
+		t.Errorf("%d faults counted, want 2", n)
+	}
 }
 
 func TestConfigSpace(t *testing.T) {
