@@ -15,10 +15,14 @@ import (
 // use elsewhere when it is to be written.
 var ErrInUse = errors.New("in use by another machine")
 
+// errWouldWait says that data is not in the page cache.
+var errWouldWait = errors.New("the read would wait for the disk")
+
 // disk is what requests are executed on; file is the one of the product.
 type disk interface {
-	// readAt and writeAt move once what l holds, at least a byte.
-	readAt(l *iovec.List, off int64) (int, error)
+	// readAt and writeAt move once what l holds, at least a byte. A readAt that
+	// must not wait for the disk fails with errWouldWait instead.
+	readAt(l *iovec.List, off int64, wait bool) (int, error)
 	writeAt(l *iovec.List, off int64, stable bool) (int, error)
 	// sync returns when all that was written is on stable storage.
 	sync() error
@@ -28,11 +32,13 @@ type disk interface {
 	zero(off, n int64, unmap bool) error
 }
 
-// alignment is what O_DIRECT asks for, in bytes, powers of two; 1 is nothing.
+// alignment is what O_DIRECT asks for, in bytes, powers of two.
 type alignment struct {
-	memory uint64 // of addresses
+	memory uint64 // of addresses; 1 without O_DIRECT
 	offset uint64 // of offsets and lengths, at least SectorSize
 }
+
+func (a alignment) direct() bool { return a.memory > 1 }
 
 // file is a disk in a file or block device.
 type file struct {
@@ -113,12 +119,22 @@ func directAlignment(fd int) alignment {
 	if err != nil || st.Mask&unix.STATX_DIOALIGN == 0 || st.Dio_mem_align == 0 || st.Dio_offset_align == 0 {
 		return alignment{4096, 4096}
 	}
-	return alignment{uint64(st.Dio_mem_align), max(uint64(st.Dio_offset_align), SectorSize)}
+	return alignment{max(uint64(st.Dio_mem_align), 2), max(uint64(st.Dio_offset_align), SectorSize)}
 }
 
-func (d *file) readAt(l *iovec.List, off int64) (int, error) {
-	n, err := l.ReadAt(d.fd, off)
-	if err == nil && n == 0 {
+func (d *file) readAt(l *iovec.List, off int64, wait bool) (int, error) {
+	flags := 0
+	if !wait {
+		flags = unix.RWF_NOWAIT
+	}
+	n, err := l.ReadAt(d.fd, off, flags)
+	if !wait && errors.Is(err, unix.EOPNOTSUPP) { // some file systems always wait
+		n, err = l.ReadAt(d.fd, off, 0)
+	}
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		err = errWouldWait
+	case err == nil && n == 0:
 		err = io.ErrUnexpectedEOF // the file shrank
 	}
 	return n, err

@@ -42,7 +42,7 @@ func TestReadAndWrite(t *testing.T) {
 		bufs := [][]byte{[]byte("aaa"), []byte("bb"), []byte("cccc")}
 		var l iovec.List
 		held := l.Set(bufs, c.off, c.n)
-		got, err := l.ReadAt(fd, 0)
+		got, err := l.ReadAt(fd, 0, 0)
 		if err != nil || got != held || held != min(c.n, max(0, 9-c.off)) {
 			t.Errorf("off %d, n %d: holds %d, read %d, %v", c.off, c.n, held, got, err)
 		}
@@ -63,7 +63,7 @@ func TestReadAndWrite(t *testing.T) {
 	if n, err := unix.Pread(fd, p, 0); err != nil || string(p[:n]) != "01234bcd89" {
 		t.Errorf("file holds %q, %v", p[:n], err)
 	}
-	if _, err := l.ReadAt(-1, 0); err != unix.EBADF {
+	if _, err := l.ReadAt(-1, 0, 0); err != unix.EBADF {
 		t.Errorf("read of no file: %v", err)
 	}
 }
@@ -121,7 +121,7 @@ func BenchmarkReadAt(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		l.Set(bufs, 0, 32)
-		if _, err := l.ReadAt(fd, 0); err != nil {
+		if _, err := l.ReadAt(fd, 0, 0); err != nil {
 			b.Fatal(err)
 		}
 	}

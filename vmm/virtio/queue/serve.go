@@ -105,6 +105,13 @@ func (q *Queue) batch(handle Handler) (ending, error) {
 	return bounded, nil
 }
 
+// Pending says whether chains are available that were not taken yet. It is for
+// the goroutine that serves.
+func (q *Queue) Pending() bool {
+	n, err := q.ready()
+	return err == nil && n > 0
+}
+
 // storage is where the next chain goes.
 func (q *Queue) storage() *Chain {
 	if q.current == nil {
