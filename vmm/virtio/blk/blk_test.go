@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -60,14 +59,40 @@ func request(kind uint32, sector uint64) []byte {
 	return binary.LittleEndian.AppendUint64(p, sector)
 }
 
+// The configuration space field by field (§5.2.4), and what is offered.
 func TestConfig(t *testing.T) {
-	dev, _ := disk(t)
-	d := v.Attach(t, dev)
-	if got := d.Reg(v.RegConfig); got != sectors {
-		t.Errorf("capacity %d, want %d", got, sectors)
-	}
-	if got := d.Reg(v.RegConfig + 12); got != 254 {
-		t.Errorf("seg_max %d, want 254", got)
+	path, _ := diskFile(t)
+	const common = 1<<2 | 1<<6 | 1<<12 // SEG_MAX, BLK_SIZE, MQ
+	for name, c := range map[string]struct {
+		o        blk.Options
+		features uint64
+	}{
+		"read-only":  {blk.Options{ReadOnly: true, Queues: 3}, common | 1<<5},
+		"read-write": {blk.Options{Queues: 3}, common | 1<<9 | 1<<11 | 1<<13 | 1<<14},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.o.Path = path
+			dev := openWith(t, c.o)
+			d := v.Attach(t, dev)
+			if got := dev.Features(); got != c.features || dev.Type() != virtio.TypeBlock {
+				t.Errorf("features %#x, want %#x", got, c.features)
+			}
+			for off, want := range map[uint64]uint32{
+				0: sectors, 4: 0, // capacity
+				8: 0, 12: 254, // size_max (not offered), seg_max
+				20: 512,                    // blk_size
+				32: 3<<16 | 1,              // writeback, num_queues
+				36: 1 << 21, 40: 16, 44: 1, // discard: sectors, segments, alignment
+				48: 64 << 11, 52: 1, 56: 1, // write zeroes: sectors, segments, may unmap
+			} {
+				if got := d.Reg(v.RegConfig + off); got != want {
+					t.Errorf("field at %d is %d, want %d", off, got, want)
+				}
+			}
+			if err := dev.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
@@ -228,81 +253,6 @@ func TestShrunkDisk(t *testing.T) {
 	if s := d.Bytes(status)[0]; s != 1 {
 		t.Errorf("status %d, want IOERR", s)
 	}
-}
-
-func TestOpenRefuses(t *testing.T) {
-	dir := t.TempDir()
-	odd := filepath.Join(dir, "odd")
-	if err := os.WriteFile(odd, make([]byte, 513), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for path, want := range map[string]string{
-		filepath.Join(dir, "none"): "no such file",
-		odd:                        "not a multiple of 512",
-		dir:                        "neither a file nor a block device",
-	} {
-		if dev, err := blk.Open(blk.Options{Path: path, ReadOnly: true}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("open %s: %v, %v", path, dev, err)
-		}
-	}
-}
-
-// A disk has one writer, or readers.
-func TestLock(t *testing.T) {
-	path, _ := diskFile(t)
-	ro, rw := blk.Options{Path: path, ReadOnly: true}, blk.Options{Path: path}
-	for _, c := range []struct {
-		name          string
-		first, second blk.Options
-		want          error
-	}{
-		{"two readers", ro, ro, nil},
-		{"two writers", rw, rw, blk.ErrInUse},
-		{"a reader, then a writer", ro, rw, blk.ErrInUse},
-		{"a writer, then a reader", rw, ro, blk.ErrInUse},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			first := openWith(t, c.first)
-			second, err := blk.Open(c.second)
-			if !errors.Is(err, c.want) || err != nil && !strings.Contains(err.Error(), path) {
-				t.Errorf("got %v, want %v", err, c.want)
-			}
-			if err == nil {
-				err = second.Close()
-			} else {
-				err = nil
-			}
-			if err := errors.Join(err, first.Close(), first.Close()); err != nil {
-				t.Error(err)
-			}
-			again := openWith(t, c.second) // the lock went with the device
-			if err := again.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-}
-
-// A jailed monitor gets its disks as descriptors.
-func TestNew(t *testing.T) {
-	path, data := diskFile(t)
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := blk.New(f, blk.Options{}); err == nil || !strings.Contains(err.Error(), "not open for reading and writing") {
-		t.Errorf("a writable disk of a file open for reading: %v", err)
-	}
-	for _, n := range []int{-1, blk.MaxQueues + 1} {
-		if _, err := blk.New(f, blk.Options{ReadOnly: true, Queues: n}); err == nil {
-			t.Errorf("%d queues accepted", n)
-		}
-	}
-	dev, err := blk.New(f, blk.Options{ReadOnly: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	readFirst(t, v.Start(t, dev), data)
 }
 
 // Queues are served by several goroutines at the same time, also with the
