@@ -337,9 +337,3 @@ func resetWhileBusy(t *testing.T, d *v.Driver) {
 	}
 	d.Init()
 }
-
-func FuzzDevice(f *testing.F) {
-	f.Add(append([]byte{0, 16}, append(request(0, 0), 0, 0, 32, 1, 0, 0, 0, 0, 32, 64, 0, 1, 1)...))
-	path, data := diskFile(f)
-	v.Fuzz(f, func(tb testing.TB) virtio.Device { return open(tb, path) }, func(tb testing.TB, d *v.Driver) { readFirst(tb, d, data) })
-}
