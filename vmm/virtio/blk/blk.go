@@ -59,6 +59,7 @@ type Device struct {
 
 	wce       atomic.Bool // the config space's writeback field
 	agreed    atomic.Uint64
+	stopping  atomic.Bool // a reset waits for the requests under way
 	isClosed  atomic.Bool
 	closing   sync.Once
 	closeFile func() error
@@ -148,9 +149,11 @@ func (d *Device) Kick(q int) {
 }
 
 // Reset implements virtio.Device. Requests that wait for the rate limit are
-// forgotten.
+// forgotten, and large ones that move data are cut short.
 func (d *Device) Reset() {
+	d.stopping.Store(true)
 	d.engine.Stop()
+	d.stopping.Store(false)
 	for _, l := range d.lanes {
 		l.retry.Stop()
 	}

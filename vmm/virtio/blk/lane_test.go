@@ -2,8 +2,11 @@ package blk
 
 import (
 	"bytes"
+	"runtime"
 	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/vmm/virtio"
 	"github.com/duplex-run/duplex/vmm/virtio/iovec"
@@ -142,6 +145,32 @@ func (h *half) readAt(l *iovec.List, off int64, wait bool) (int, error) {
 		return min(n, 1024), err
 	}
 	return h.slow.readAt(l, off, wait)
+}
+
+// A reset cuts a large request short: it waits for one system call at most.
+func TestResetCutsLargeRequests(t *testing.T) {
+	dev, d, s := startSlow(t, Options{})
+	if err := unix.Ftruncate(s.disk.(*file).fd, MaxRequest); err != nil {
+		t.Fatal(err)
+	}
+	dev.size = MaxRequest
+	bufs := make([]v.Buf, 32)
+	for i := range bufs {
+		bufs[i] = v.Buf{Addr: 0x200000, Len: chunk, Write: true}
+	}
+	status := add(d, typeIn, bufs...)
+	go dev.Kick(0)
+	<-s.entered
+	done := make(chan bool)
+	go func() { dev.Reset(); close(done) }()
+	for !dev.stopping.Load() {
+		runtime.Gosched()
+	}
+	s.release <- true
+	<-done
+	if n := s.reads.Load(); n != 1 || d.Bytes(status)[0] != statusIOErr {
+		t.Errorf("%d reads, status %#x", n, d.Bytes(status)[0])
+	}
 }
 
 // A reset waits for the reads that wait for the disk, and those that nobody

@@ -1,6 +1,7 @@
 package blk
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -8,6 +9,12 @@ import (
 	"github.com/duplex-run/duplex/vmm/virtio/iovec"
 	"github.com/duplex-run/duplex/vmm/virtio/queue"
 )
+
+// chunk bounds what one system call moves, in bytes: a reset waits for no more.
+const chunk = 2 << 20
+
+// errStopped ends a large request when the device is reset.
+var errStopped = errors.New("the device is being reset")
 
 // bounceSize bounds the memory for guest buffers that O_DIRECT does not take as
 // they are, of each queue and each worker.
@@ -85,6 +92,10 @@ func (m *mover) write(c *queue.Chain, off int64, n int) error {
 // call takes, and returns how many. Where O_DIRECT does not take them as they
 // are, the list holds the bounce buffer instead.
 func (m *mover) pieces(bufs [][]byte, off, n int) (held int, bounced bool, err error) {
+	if m.dev.stopping.Load() {
+		return 0, false, errStopped
+	}
+	n = min(n, chunk)
 	held = m.list.Set(bufs, off, n)
 	a := m.dev.align
 	if !a.direct() || held == n && m.list.Aligned(a.memory, a.offset) {
