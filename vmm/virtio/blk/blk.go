@@ -35,7 +35,9 @@ type Options struct {
 	// ReadOnly refuses writes, and shares the file with other readers. A disk
 	// that is not read-only has the file to itself: see ErrInUse.
 	ReadOnly bool
-	// Direct bypasses the host's page cache (O_DIRECT).
+	// Direct bypasses the host's page cache (O_DIRECT). The guest then sees the
+	// host's block size as its own (blk_size), of which the disk's size must be a
+	// multiple. Its buffers may lie anywhere.
 	Direct bool
 	// Queues is the number of request queues, up to MaxQueues; 0 means 1.
 	Queues int
