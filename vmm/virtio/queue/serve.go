@@ -32,7 +32,7 @@ const (
 	batchTime  = 250 * time.Microsecond
 	// clockEvery is the number of chains between looks at the clock, which is
 	// dear on some machines. Short batches do without.
-	clockEvery = 16
+	clockEvery = 8
 )
 
 // ending is why a batch ended.

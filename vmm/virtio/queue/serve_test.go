@@ -95,7 +95,7 @@ func TestBatchBounds(t *testing.T) {
 	}{
 		{"quick and small", 1, 0, 64},
 		{"large", 100 << 10, 0, 3},
-		{"slow", 1, 20 * time.Microsecond, 32},
+		{"slow", 1, 20 * time.Microsecond, 24},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
