@@ -78,17 +78,13 @@ func TestManyPieces(t *testing.T) {
 	if n := l.Set(bufs, 0, len(bufs)); n != iovec.Max {
 		t.Errorf("holds %d bytes, want %d", n, iovec.Max)
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _, _ = r.Close(), w.Close() }()
-	if n, err := l.Write(int(w.Fd())); n != iovec.Max || err != nil {
+	fd := file(t, "")
+	if n, err := l.WriteAt(fd, 0, 0); n != iovec.Max || err != nil {
 		t.Fatalf("wrote %d, %v", n, err)
 	}
-	in := bytes.Repeat([]byte{0}, iovec.Max)
+	in := make([]byte, iovec.Max)
 	l.Set([][]byte{in[:100], in[100:]}, 0, len(in))
-	if n, err := l.Read(int(r.Fd())); n != iovec.Max || err != nil || !bytes.Equal(in, bytes.Repeat([]byte{'x'}, iovec.Max)) {
+	if n, err := l.ReadAt(fd, 0, 0); n != iovec.Max || err != nil || !bytes.Equal(in, bytes.Repeat([]byte{'x'}, iovec.Max)) {
 		t.Errorf("read %d, %v", n, err)
 	}
 }

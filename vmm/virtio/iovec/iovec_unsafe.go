@@ -25,12 +25,6 @@ func (l *List) WriteAt(fd int, off int64, flags int) (int, error) {
 	return l.call(unix.SYS_PWRITEV2, fd, uintptr(off), uintptr(flags))
 }
 
-// Read fills the pieces from fd (readv(2)).
-func (l *List) Read(fd int) (int, error) { return l.call(unix.SYS_READV, fd, 0, 0) }
-
-// Write writes the pieces to fd (writev(2)).
-func (l *List) Write(fd int) (int, error) { return l.call(unix.SYS_WRITEV, fd, 0, 0) }
-
 // call makes the system call, again when a signal interrupted it. off is the
 // whole offset: on 64-bit machines the kernel ignores its high half.
 func (l *List) call(trap uintptr, fd int, off, flags uintptr) (int, error) {
