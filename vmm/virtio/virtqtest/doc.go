@@ -14,4 +14,5 @@
 //
 // For attacks, SetDesc and Publish write descriptors and ring entries raw, and
 // SetReg writes any register at any time. Fuzz turns bytes into such attacks.
+// For benchmarks, a Pump makes the same chains available without allocating.
 package virtqtest
