@@ -20,8 +20,9 @@ type Conn struct {
 	writing sync.Mutex // one Write at a time; taken before dev.mu
 
 	// All below is guarded by dev.mu.
-	cond *sync.Cond // something that Read or Write waits for changed
-	err  error      // why the stream is gone; set once
+	cond *sync.Cond    // something that Read or Write waits for changed
+	err  error         // why the stream is gone; set once
+	gone chan struct{} // closed when err is set
 
 	in      ring
 	fwd     uint32 // bytes that left in (§5.10.6.3: fwd_cnt)
@@ -37,6 +38,7 @@ type Conn struct {
 	shutOrder      uint32 // when all was shut, by dev.shuts
 	dialing        bool   // the guest did not answer the REQUEST yet
 	request        bool   // a REQUEST is due
+	pending        bool   // the guest waits for admit or refuse
 	respond        bool   // a RESPONSE is due
 	tellCredit     bool   // a CREDIT_UPDATE is due
 	queued         bool   // in dev.ready
@@ -48,13 +50,14 @@ type Conn struct {
 var _ net.Conn = (*Conn)(nil)
 
 func newConn(d *Device, k key) *Conn {
-	return &Conn{dev: d, key: k, cond: sync.NewCond(&d.mu)}
+	return &Conn{dev: d, key: k, cond: sync.NewCond(&d.mu), gone: make(chan struct{})}
 }
 
 // fail ends the stream; buffered data stays readable.
 func (c *Conn) fail(err error) {
 	if c.err == nil {
 		c.err = err
+		close(c.gone)
 	}
 	c.cond.Broadcast()
 }

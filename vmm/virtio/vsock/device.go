@@ -45,6 +45,7 @@ type Device struct {
 	act       *virtio.Activation
 	closed    bool
 	listeners map[uint32]*Listener
+	anyPort   *Listener // takes streams to ports without a listener; or nil
 	conns     map[key]*Conn
 	replies   []header // resets to send, at most maxReplies
 	ready     []*Conn  // have something to send, each once
@@ -117,6 +118,9 @@ func (d *Device) Close() error {
 	d.stop(net.ErrClosed)
 	for _, l := range d.listeners {
 		l.closeLocked()
+	}
+	if d.anyPort != nil {
+		d.anyPort.closeLocked()
 	}
 	return nil
 }

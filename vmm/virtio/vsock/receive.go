@@ -39,13 +39,16 @@ func (d *Device) packet(c *queue.Chain) error {
 // request opens a stream, or refuses it.
 func (d *Device) request(h header) {
 	l := d.listeners[h.dstPort]
+	if l == nil {
+		l = d.anyPort
+	}
 	if l == nil || len(l.backlog) >= Backlog || len(d.conns) >= MaxConns && !d.evict() {
 		d.replies = append(d.replies, h.reset())
 		return
 	}
 	c := newConn(d, key{host: h.dstPort, guest: h.srcPort})
 	c.peerAlloc, c.peerFwd = h.bufAlloc, h.fwdCnt
-	c.respond = true
+	c.respond, c.pending = l != d.anyPort, l == d.anyPort
 	d.conns[c.key] = c
 	d.schedule(c)
 	l.backlog = append(l.backlog, c)
@@ -55,7 +58,7 @@ func (d *Device) request(h header) {
 // connPacket handles a packet of an open stream, other than RST.
 func (d *Device) connPacket(c *Conn, h header, chain *queue.Chain, payload int) {
 	c.peerAlloc, c.peerFwd = h.bufAlloc, h.fwdCnt
-	if c.dialing {
+	if c.dialing || c.pending {
 		d.answer(c, h)
 		return
 	}
@@ -86,10 +89,10 @@ func (d *Device) connPacket(c *Conn, h header, chain *queue.Chain, payload int) 
 	d.schedule(c) // credit may let a writer go on
 }
 
-// answer handles what the guest says to a REQUEST of Dial: RESPONSE, after the
-// request went out, or nonsense.
+// answer handles what the guest says on a stream that is not open yet: RESPONSE
+// to a REQUEST of Dial that went out, or nonsense.
 func (d *Device) answer(c *Conn, h header) {
-	if h.op != opResponse || c.request {
+	if h.op != opResponse || c.request || c.pending {
 		d.replies = append(d.replies, h.reset())
 		d.remove(c, syscall.ECONNRESET)
 		return
