@@ -58,6 +58,9 @@ func (c *Conn) fail(err error) {
 	if c.err == nil {
 		c.err = err
 		close(c.gone)
+		if c.in.n == 0 {
+			c.dropRing()
+		}
 	}
 	c.cond.Broadcast()
 }
@@ -103,6 +106,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 func (c *Conn) take(p []byte) int {
 	n := c.in.read(p)
 	c.fwd += uint32(n)
+	if c.err != nil && c.in.n == 0 {
+		c.dropRing()
+	}
 	if c.err == nil && c.fwd-c.toldFwd >= BufferSize/2 {
 		c.tellCredit = true
 		c.dev.schedule(c)
@@ -182,7 +188,7 @@ func (c *Conn) shutdown(how uint32) error {
 	c.shut |= how
 	if how&shutReceive != 0 {
 		c.fwd += uint32(c.in.n)
-		c.in = ring{}
+		c.dropRing()
 	}
 	c.cond.Broadcast() // a Write under way gives up what it has left
 	c.dev.schedule(c)

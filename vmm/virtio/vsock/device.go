@@ -51,6 +51,9 @@ type Device struct {
 	ready     []*Conn  // have something to send, each once
 	dialed    uint32   // counts the ports that Dial took
 	shuts     uint32   // counts the streams closed here
+	rings     int      // streams that have a buffer, at most MaxConns
+
+	txChain, rxChain queue.Chain // in use while mu is held; kept for their storage
 }
 
 // New makes a device that tells the guest its CID, which must be 3 to 2^32-2
@@ -169,19 +172,19 @@ func (d *Device) flush() {
 // receive takes packets from the guest, one queue's worth at most.
 func (d *Device) receive() (more bool, err error) {
 	q := d.act.Queues[queueTX]
-	var c queue.Chain
+	c := &d.txChain
 	for range q.Size() {
 		if len(d.replies) >= maxReplies {
 			break // until the guest gives us room to answer
 		}
-		ok, err := q.Pop(&c)
+		ok, err := q.Pop(c)
 		if err != nil {
 			return false, err
 		}
 		if !ok {
 			break
 		}
-		if err := d.packet(&c); err != nil {
+		if err := d.packet(c); err != nil {
 			return false, err
 		}
 		if err := q.Push(c.Head, 0); err != nil {

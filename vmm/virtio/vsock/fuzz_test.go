@@ -106,7 +106,8 @@ func (p *play) packet(op uint16, who, a, b byte) {
 	}
 	h.bufAlloc = [...]uint32{0, 100, 1 << 18, 1<<32 - 1}[b&3]
 	h.fwdCnt = [...]uint32{p.got[key{h.dstPort, h.srcPort}], 0, 1 << 31, uint32(a)}[b>>2&3]
-	raw := append(h.encode(), make([]byte, b)...)
+	head := h.encode()
+	raw := append(head[:], make([]byte, b)...)
 	p.driver.Put(p.tx.Addr, raw)
 	p.tx.Len = uint32(len(raw))
 	p.driver.Ring(queueTX).Add(p.tx)
@@ -201,8 +202,11 @@ func (p *play) check() {
 	if p.d.act == nil {
 		p.t.Fatalf("the device broke: %v", p.driver.Transport.Err())
 	}
-	if len(p.d.conns) > MaxConns || len(p.d.replies) > maxReplies+MaxConns || len(p.l.backlog) > Backlog {
-		p.t.Fatalf("%d streams, %d answers, %d in the backlog", len(p.d.conns), len(p.d.replies), len(p.l.backlog))
+	d := p.d
+	if len(d.conns) > MaxConns || len(d.ready) > len(d.conns) || d.rings > MaxConns ||
+		len(d.replies) > maxReplies+MaxConns || len(p.l.backlog) > Backlog {
+		p.t.Fatalf("%d streams, %d ready, %d buffers, %d answers, %d in the backlog",
+			len(d.conns), len(d.ready), d.rings, len(d.replies), len(p.l.backlog))
 	}
 	for k, c := range p.d.conns {
 		if c.key != k || c.err != nil || c.in.n > BufferSize || c.fwd-c.toldFwd > BufferSize {

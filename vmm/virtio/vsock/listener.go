@@ -124,6 +124,7 @@ func (l *Listener) closeLocked() {
 			continue
 		}
 		c.shut = shutBoth
+		c.dropRing()
 		l.dev.schedule(c)
 	}
 	l.backlog = nil

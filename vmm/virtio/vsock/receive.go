@@ -102,7 +102,8 @@ func (d *Device) answer(c *Conn, h header) {
 }
 
 // accept buffers the payload of a packet. It is false when the packet lies
-// about its length, exceeds the credit, or comes after the stream's end.
+// about its length, exceeds the credit, or comes after the stream's end; and
+// when all buffers are in use, by streams that ended but were not read.
 func (c *Conn) accept(chain *queue.Chain, n int64, payload int) bool {
 	if n > int64(payload) || n > int64(c.in.free()) || c.peerShut&shutSend != 0 {
 		return false
@@ -112,6 +113,9 @@ func (c *Conn) accept(chain *queue.Chain, n int64, payload int) bool {
 		// that a writer in the guest goes on to see the shutdown.
 		c.fwd += uint32(n)
 		return true
+	}
+	if n > 0 && !c.ring() {
+		return false
 	}
 	off := headerLen
 	for _, space := range c.in.spaces(int(n)) {
@@ -126,5 +130,6 @@ func (d *Device) remove(c *Conn, err error) {
 	if d.conns[c.key] == c {
 		delete(d.conns, c.key)
 	}
+	d.unschedule(c)
 	c.fail(err)
 }
