@@ -51,6 +51,7 @@ type Device struct {
 	ready     []*Conn  // have something to send, each once
 	dialed    uint32   // counts the ports that Dial took
 	shuts     uint32   // counts the streams closed here
+	resetDue  bool     // the guest is to be told of a TransportReset
 	rings     int      // streams that have a buffer, at most MaxConns
 
 	txChain, rxChain queue.Chain // in use while mu is held; kept for their storage
@@ -103,6 +104,10 @@ func (d *Device) Kick(q int) {
 	case queueRX, queueTX: // new receive buffers may let a stalled transmit go on
 		for d.serve() {
 		}
+	case queueEvent:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.check(d.sendEvent())
 	}
 }
 
@@ -131,7 +136,7 @@ func (d *Device) Close() error {
 // stop forgets the guest; its streams fail with err.
 func (d *Device) stop(err error) {
 	d.act = nil
-	d.replies, d.ready = nil, nil
+	d.replies, d.ready, d.resetDue = nil, nil, false
 	for _, c := range d.conns {
 		c.fail(err)
 	}
@@ -150,12 +155,8 @@ func (d *Device) serve() bool {
 	if err == nil {
 		err = d.send()
 	}
-	if err != nil {
-		d.act.Transport.Broken(err)
-		d.stop(syscall.ECONNRESET)
-		return false
-	}
-	return more && len(d.replies) < maxReplies
+	d.check(err)
+	return err == nil && more && len(d.replies) < maxReplies
 }
 
 // flush sends what became due on the host's side.
@@ -163,10 +164,7 @@ func (d *Device) flush() {
 	if d.act == nil {
 		return
 	}
-	if err := d.send(); err != nil {
-		d.act.Transport.Broken(err)
-		d.stop(syscall.ECONNRESET)
-	}
+	d.check(d.send())
 }
 
 // receive takes packets from the guest, one queue's worth at most.

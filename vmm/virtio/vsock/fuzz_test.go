@@ -18,6 +18,7 @@ func FuzzPacket(f *testing.F) {
 	f.Add(slices.Concat(open, data, []byte{8, 0, 0, 0, 9, 0, 50, 0, opShutdown, 0, 3, 2}))
 	f.Add(slices.Concat(open, []byte{9, 0, 200, 0, opCreditUpdate, 0, 1, 1, 10, 0, 2, 0}, data))
 	f.Add([]byte{11, 0, 0, 0, opResponse, 8, 0, 2, 9, 0, 100, 0, 10, 0, 0, 0, opRst, 8, 0, 0})
+	f.Add(slices.Concat(open, data, []byte{8, 0, 0, 0, 10, 0, 255, 0}, data, open))
 	f.Add(slices.Concat(open, []byte{opRW, 0, 255, 1, opCreditRequest, 0, 0, 0, opRequest, 0, 0, 0}))
 	f.Fuzz(func(t *testing.T, script []byte) {
 		p := newPlay(t)
@@ -147,6 +148,8 @@ func (p *play) host(c *Conn, what, a byte) {
 	switch {
 	case what == 9 && room > 0:
 		_, _ = c.Write(make([]byte, min(uint32(a), room)))
+	case what == 10 && a > 250:
+		p.d.TransportReset()
 	case what == 10:
 		_ = [...]func() error{c.Close, c.CloseRead, c.CloseWrite}[a%3]()
 	}
