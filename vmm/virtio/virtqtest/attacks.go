@@ -162,7 +162,8 @@ func storm(t *testing.T, d *Driver, recovered func(*testing.T, *Driver)) {
 	recovered(t, d)
 }
 
-// resets resets and starts the device while its queues are kicked.
+// resets starts and resets the device while its queues are kicked: after a reset
+// it leaves the rings alone.
 func resets(t *testing.T, d *Driver, recovered func(*testing.T, *Driver)) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -182,6 +183,14 @@ func resets(t *testing.T, d *Driver, recovered func(*testing.T, *Driver)) {
 		d.Init()
 		for q := range d.rings {
 			chainOf(Desc{attackAddr, 64, FlagWrite, 0})(d, d.Ring(q))
+		}
+		d.SetReg(RegStatus, 0)
+		for q, r := range d.rings {
+			at := r.UsedIndex()
+			d.Kick(q)
+			if now := r.UsedIndex(); now != at {
+				t.Fatalf("queue %d: used index went from %d to %d after the reset", q, at, now)
+			}
 		}
 	}
 	close(stop)
