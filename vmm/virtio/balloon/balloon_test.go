@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/duplex-run/duplex/vmm/memory"
@@ -313,5 +314,32 @@ func FuzzDevice(f *testing.F) {
 	f.Add([]byte{0, 8, 5, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0x80, 1, 0, 0, 0, 0x80, 32, 0, 0, 0, 2, 0, 0, 3, 0})
 	f.Add([]byte{1, 4, 0, 0, 0, 0x10, 0x02, 0x10, 2, 0, 2, 4, 0, 3, 4})
 	f.Add([]byte{1, 2, 0, 0, 0, 0x80, 40, 0, 0, 0, 2, 2, 0, 3, 2, 2, 2, 0, 3, 2})
-	v.Fuzz(f, func(testing.TB) virtio.Device { return balloon.New(balloon.Options{Pages: 10}) }, works)
+	v.Fuzz(f, func(tb testing.TB) virtio.Device {
+		ctx, cancel := context.WithCancel(context.Background())
+		dev := &asking{Device: balloon.New(balloon.Options{Pages: 10}), ctx: ctx}
+		tb.Cleanup(func() {
+			cancel()
+			dev.wg.Wait()
+		})
+		return dev
+	}, works)
+}
+
+// asking is a balloon whose host resizes it and asks for statistics whenever a
+// driver comes up.
+type asking struct {
+	*balloon.Device
+	ctx context.Context
+	wg  sync.WaitGroup
+}
+
+func (a *asking) Activate(act virtio.Activation) error {
+	err := a.Device.Activate(act)
+	a.wg.Go(func() {
+		for i := range uint32(3) {
+			a.Resize(i)
+			_, _ = a.Stats(a.ctx)
+		}
+	})
+	return err
 }
