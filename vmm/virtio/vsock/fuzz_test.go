@@ -56,7 +56,7 @@ func newPlay(t *testing.T) *play {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &play{t: t, d: d, l: l, driver: v.Start(t, d), rx: map[uint16]v.Buf{},
+	p := &play{t: t, d: d, l: l, driver: v.StartSmall(t, d), rx: map[uint16]v.Buf{},
 		done: make(chan *Conn, 4), got: map[key]uint32{}}
 	p.tx = p.driver.In(headerLen + 256)
 	p.tx.Write = false
