@@ -6,7 +6,7 @@
 // called for, and Accept returns the stream as a *Conn, which is a net.Conn
 // with half-close in both directions. Dial opens a stream to a port in the
 // guest. Bridge offers both to other processes, on Unix sockets in Firecracker's
-// convention.
+// convention. TransportReset ends all streams when the guest was moved.
 //
 // Nothing is buffered towards the guest: Write copies into buffers the guest
 // posted, as its credit allows (§5.10.6.3), and returns when all is there. From
