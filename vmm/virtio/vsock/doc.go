@@ -1,6 +1,6 @@
 // Package vsock is a virtio socket device (virtio 1.2 §5.10) whose host side
 // lives in this process: nothing of the host kernel's vhost or AF_VSOCK is
-// involved, and no other process can reach the guest.
+// involved, and no other process reaches the guest, unless a Bridge lets it.
 //
 // A program in the guest connects to the host (CID 2) at a port that Listen was
 // called for, and Accept returns the stream as a *Conn, which is a net.Conn
