@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	v "github.com/duplex-run/duplex/vmm/virtio/virtqtest"
@@ -216,4 +218,27 @@ func (p *play) check() {
 			p.t.Errorf("stream %v: error %v, %d bytes buffered, %d not told", k, c.err, c.in.n, c.fwd-c.toldFwd)
 		}
 	}
+}
+
+// FuzzConnect reads the line of a Bridge's client: nothing after it is read, and
+// nothing but CONNECT and a port is taken.
+func FuzzConnect(f *testing.F) {
+	for _, s := range []string{"CONNECT 52\nhello", "connect 4294967295\n", "CONNECT 007\n", "CONNECT 1", "\n", strings.Repeat("9", 40)} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		r := strings.NewReader(s)
+		port, err := readConnect(r)
+		line := s[:len(s)-r.Len()]
+		if i := strings.IndexByte(line, '\n'); len(line) > MaxLine || i >= 0 && i != len(line)-1 {
+			t.Fatalf("read %q of %q", line, s)
+		}
+		if err != nil {
+			return
+		}
+		digits := strings.TrimLeft(strings.TrimSuffix(line[len("CONNECT "):], "\n"), "0")
+		if want := strings.TrimLeft(strconv.Itoa(int(port)), "0"); digits != want || !strings.EqualFold(line[:8], "CONNECT ") {
+			t.Errorf("%q is taken for port %d", line, port)
+		}
+	})
 }
