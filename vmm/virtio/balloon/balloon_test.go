@@ -224,7 +224,11 @@ func TestReportingQueue(t *testing.T) {
 			if q < 0 {
 				q = 4
 			}
-			d.Ring(q).Add(v.Buf{Addr: free * page, Len: page, Write: true})
+			ranges := make([]v.Buf, 32) // as many as Linux reports at once
+			for i := range ranges {
+				ranges[i] = v.Buf{Addr: free * page, Len: page, Write: true}
+			}
+			d.Ring(q).Add(ranges...)
 			d.Kick(q)
 			if _, _, ok := d.Ring(q).Next(); ok != (c.queue >= 0) || zero(d, free) != ok {
 				t.Errorf("used: %v, page zero: %v", ok, zero(d, free))
