@@ -252,9 +252,13 @@ func TestStats(t *testing.T) {
 	d := v.Start(t, dev)
 	give := func(p []byte) {
 		d.Ring(statsQ).Add(d.Out(p))
+		if !d.Ring(statsQ).NeedsKick() {
+			t.Error("the device wants no notification of new statistics")
+		}
 		d.Kick(statsQ)
 	}
-	give(stats(4, 1)) // the driver's first buffer; nobody asked yet
+	d.Ring(statsQ).Add(d.Out(stats(4, 1))) // as Linux: notified of before DRIVER_OK
+	d.Ring(statsQ).NeedsKick()
 	type answer struct {
 		s   balloon.Stats
 		err error
