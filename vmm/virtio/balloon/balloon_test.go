@@ -247,30 +247,34 @@ func stats(pairs ...uint64) []byte {
 	return p
 }
 
-func TestStats(t *testing.T) {
+// answer is what Stats returned.
+type answer struct {
+	s   balloon.Stats
+	err error
+}
+
+// ask calls Stats.
+func ask(ctx context.Context, dev *balloon.Device) <-chan answer {
+	ch := make(chan answer, 1)
+	go func() {
+		s, err := dev.Stats(ctx)
+		ch <- answer{s, err}
+	}()
+	return ch
+}
+
+// startStats is a balloon whose driver gave its first buffer, and notified of it
+// before DRIVER_OK, as Linux does.
+func startStats(t *testing.T) (*balloon.Device, *v.Driver) {
 	dev := balloon.New(balloon.Options{})
 	d := v.Start(t, dev)
-	give := func(p []byte) {
-		d.Ring(statsQ).Add(d.Out(p))
-		if !d.Ring(statsQ).NeedsKick() {
-			t.Error("the device wants no notification of new statistics")
-		}
-		d.Kick(statsQ)
-	}
-	d.Ring(statsQ).Add(d.Out(stats(4, 1))) // as Linux: notified of before DRIVER_OK
+	d.Ring(statsQ).Add(d.Out(stats(4, 1)))
 	d.Ring(statsQ).NeedsKick()
-	type answer struct {
-		s   balloon.Stats
-		err error
-	}
-	ask := func(ctx context.Context) <-chan answer {
-		ch := make(chan answer, 1)
-		go func() {
-			s, err := dev.Stats(ctx)
-			ch <- answer{s, err}
-		}()
-		return ch
-	}
+	return dev, d
+}
+
+func TestStats(t *testing.T) {
+	dev, d := startStats(t)
 	for _, c := range []struct {
 		name string
 		raw  []byte
@@ -283,33 +287,43 @@ func TestStats(t *testing.T) {
 		{"far too much", append(make([]byte, 8*balloon.StatsSize), stats(5, 1)...), balloon.Stats{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := ask(context.Background())
+			got := ask(context.Background(), dev)
 			d.Ring(statsQ).Wait() // the device asks
-			give(c.raw)
+			d.Ring(statsQ).Add(d.Out(c.raw))
+			if !d.Ring(statsQ).NeedsKick() {
+				t.Error("the device wants no notification of new statistics")
+			}
+			d.Kick(statsQ)
 			if a := <-got; a.err != nil || a.s != c.want {
 				t.Errorf("got %+v, %v", a.s, a.err)
 			}
 		})
 	}
-	t.Run("no answer", func(t *testing.T) {
-		ctx, cancel := context.WithCancel(context.Background())
-		got := ask(ctx)
-		d.Ring(statsQ).Wait()
-		cancel()
-		if a := <-got; !errors.Is(a.err, context.Canceled) {
-			t.Errorf("got %+v, %v", a.s, a.err)
-		}
-	})
-	t.Run("reset meanwhile", func(t *testing.T) {
-		got := ask(context.Background())
-		d.SetReg(v.RegStatus, 0)
-		if a := <-got; !errors.Is(a.err, balloon.ErrNoStats) {
-			t.Errorf("got %+v, %v", a.s, a.err)
-		}
-		if a := <-ask(context.Background()); !errors.Is(a.err, balloon.ErrNoStats) {
-			t.Errorf("without a driver: %+v, %v", a.s, a.err)
-		}
-	})
+}
+
+// Nobody waits for a guest that does not answer.
+func TestStatsWithoutAnswer(t *testing.T) {
+	dev, d := startStats(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	got := ask(ctx, dev)
+	d.Ring(statsQ).Wait()
+	cancel()
+	if a := <-got; !errors.Is(a.err, context.Canceled) {
+		t.Errorf("cancelled: %+v, %v", a.s, a.err)
+	}
+	got = ask(context.Background(), dev)
+	d.SetReg(v.RegStatus, 0)
+	if a := <-got; !errors.Is(a.err, balloon.ErrNoStats) {
+		t.Errorf("reset meanwhile: %+v, %v", a.s, a.err)
+	}
+	if a := <-ask(context.Background(), dev); !errors.Is(a.err, balloon.ErrNoStats) {
+		t.Errorf("without a driver: %+v, %v", a.s, a.err)
+	}
+	d.Refuse = 1 << 1
+	d.Init()
+	if a := <-ask(context.Background(), dev); !errors.Is(a.err, balloon.ErrNoStats) {
+		t.Errorf("without the feature: %+v, %v", a.s, a.err)
+	}
 }
 
 func works(_ testing.TB, d *v.Driver) {
