@@ -80,8 +80,8 @@ func (d *Device) Features() uint64 {
 }
 
 // QueueSizes implements virtio.Device. Linux reports 32 ranges at once, and does
-// without the device when the queue, wherever it takes it to be (see
-// reportingQueue), holds fewer.
+// without a balloon where the queue does not hold them: every queue that may be
+// the reporting one does (see reportingQueue).
 func (d *Device) QueueSizes() []uint16 { return []uint16{32, 32, 64, 64, 64} }
 
 // ReadConfig implements virtio.Device (§5.5.4).
