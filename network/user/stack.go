@@ -127,9 +127,9 @@ func (s *Stack) Connect() (*os.File, error) {
 		return nil, fmt.Errorf("user network: %w", err)
 	}
 	near, far := os.NewFile(uintptr(fds[0]), "user network"), os.NewFile(uintptr(fds[1]), "user network")
-	if !s.spawn(func() { _ = s.serve(near) }, near) {
+	if err := s.begin(near, func() { _ = s.serve(near) }); err != nil {
 		_ = far.Close()
-		return nil, net.ErrClosed
+		return nil, err
 	}
 	return far, nil
 }
@@ -149,17 +149,27 @@ func (s *Stack) Serve(f *os.File) error {
 	}
 	own := os.NewFile(uintptr(fd), "user network")
 	done := make(chan error, 1)
-	if !s.spawn(func() { done <- s.serve(own) }, own) {
-		return net.ErrClosed
+	if err := s.begin(own, func() { done <- s.serve(own) }); err != nil {
+		return err
 	}
 	return <-done
 }
 
-func (s *Stack) serve(f *os.File) error {
-	defer s.forget(f)
+// begin attaches f and runs serve; f is closed on error.
+func (s *Stack) begin(f *os.File, serve func()) error {
 	if !s.link.attachFile(f) {
+		_ = f.Close()
 		return errors.New("user network: there is a guest already")
 	}
+	if !s.spawn(serve, f) {
+		s.link.detachFile(f)
+		return net.ErrClosed
+	}
+	return nil
+}
+
+func (s *Stack) serve(f *os.File) error {
+	defer s.forget(f)
 	defer s.link.detachFile(f)
 	err := s.link.serve(f)
 	if err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) || errors.Is(err, unix.ECONNRESET) {
