@@ -31,7 +31,8 @@ type Config struct {
 	// Each is one descriptor and at most 256 KiB, for udpIdle after its last
 	// datagram.
 	MaxUDP int
-	// MaxDNS bounds the DNS queries under way; 64 by default, 64 KiB each.
+	// MaxDNS bounds the DNS flows, one for a query usually; 256 by default, at
+	// most 100 KiB and four descriptors each.
 	MaxDNS int
 }
 
@@ -50,7 +51,7 @@ func (c *Config) complete() error {
 	for _, n := range []struct {
 		p        *int
 		fallback int
-	}{{&c.MTU, 1500}, {&c.MaxTCP, 512}, {&c.MaxUDP, 256}, {&c.MaxDNS, 64}} {
+	}{{&c.MTU, 1500}, {&c.MaxTCP, 512}, {&c.MaxUDP, 256}, {&c.MaxDNS, 256}} {
 		if *n.p == 0 {
 			*n.p = n.fallback
 		}

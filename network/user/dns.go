@@ -3,12 +3,11 @@ package user
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
@@ -47,40 +46,56 @@ func parseResolvers(conf []byte) (list []netip.AddrPort) {
 	return list
 }
 
-// serveDNS answers the queries of one flow.
+// serveDNS answers the queries of one flow until there are none under way. A
+// resolver takes another port for its next query, so flows have to end soon.
 func (s *Stack) serveDNS(guest net.Conn) {
-	busy := new(atomic.Bool)
-	end := endWhenIdle(busy, guest)
-	defer end()
-	buf := make([]byte, datagram)
-	for failed := 0; failed < maxErrors; {
+	var mu sync.Mutex // count and deadline change together
+	count := 0
+	queries := func(change int) {
+		mu.Lock()
+		defer mu.Unlock()
+		var deadline time.Time
+		if count += change; count == 0 {
+			deadline = time.Now().Add(dnsIdle)
+		}
+		_ = guest.SetReadDeadline(deadline) // never fails
+	}
+	queries(0)
+	running := make(slots, dnsPerFlow)
+	buf := make([]byte, dnsMessage)
+	for {
 		n, err := guest.Read(buf)
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
-				return
-			}
-			failed++
-			continue
+			return
 		}
-		busy.Store(true)
-		if n < dnsHeader || !s.dns.take() {
+		if n < dnsHeader || !running.take() {
 			continue
 		}
 		query := bytes.Clone(buf[:n])
+		queries(1)
 		if !s.spawn(func() {
-			defer s.dns.give()
+			defer running.give()
+			defer queries(-1)
 			if answer := s.resolve(query); answer != nil {
 				_, _ = guest.Write(answer) // lost, as datagrams may be
 			}
 		}) {
-			s.dns.give()
 			return
 		}
 	}
 }
 
-// dnsHeader is the length of a message's header (RFC 1035, 4.1.1).
-const dnsHeader = 12
+const (
+	// dnsHeader is the length of a message's header (RFC 1035, 4.1.1).
+	dnsHeader = 12
+	// dnsMessage bounds a query or an answer in bytes: more than servers send by
+	// UDP (RFC 9715). Larger answers come by TCP.
+	dnsMessage = 8 << 10
+	// dnsPerFlow bounds the queries under way from one port.
+	dnsPerFlow = 4
+	// dnsIdle is how long a flow waits for another query.
+	dnsIdle = 200 * time.Millisecond
+)
 
 // resolve asks the resolvers in turn and returns the first answer, or nil. The
 // messages are not looked at, beyond their id.
@@ -105,7 +120,7 @@ func (s *Stack) ask(r netip.AddrPort, query []byte) []byte {
 	if _, err := c.Write(query); err != nil {
 		return nil
 	}
-	buf := make([]byte, datagram)
+	buf := make([]byte, dnsMessage)
 	for {
 		n, err := c.Read(buf)
 		if err != nil {

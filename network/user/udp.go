@@ -32,7 +32,11 @@ func (s *Stack) acceptUDP(r *udp.ForwarderRequest) (handled bool) {
 	if !ok && !query {
 		return to.Addr().IsMulticast() // no answer to what goes to many
 	}
-	if !s.udp.take() {
+	bound := s.udp
+	if query {
+		bound = s.dns
+	}
+	if !bound.take() {
 		return true // dropped
 	}
 	var host *net.UDPConn
@@ -40,7 +44,7 @@ func (s *Stack) acceptUDP(r *udp.ForwarderRequest) (handled bool) {
 		// Connecting a datagram socket sends nothing, and does not block.
 		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(target))
 		if err != nil {
-			s.udp.give()
+			bound.give()
 			return false
 		}
 		host = c
@@ -51,7 +55,7 @@ func (s *Stack) acceptUDP(r *udp.ForwarderRequest) (handled bool) {
 		if host != nil {
 			_ = host.Close()
 		}
-		s.udp.give()
+		bound.give()
 		return true
 	}
 	guest := gonet.NewUDPConn(&wq, ep)
@@ -62,8 +66,8 @@ func (s *Stack) acceptUDP(r *udp.ForwarderRequest) (handled bool) {
 	} else {
 		kept = append(kept, host)
 	}
-	if !s.spawn(func() { defer s.udp.give(); defer s.forget(kept...); flow() }, kept...) {
-		s.udp.give()
+	if !s.spawn(func() { defer bound.give(); defer s.forget(kept...); flow() }, kept...) {
+		bound.give()
 	}
 	return true
 }

@@ -344,6 +344,28 @@ func TestDNS(t *testing.T) {
 	}
 }
 
+// Every query has a port of its own: flows end with their answers, so that many
+// queries need few of them.
+func TestManyQueries(t *testing.T) {
+	answers := hostUDP(t, echo)
+	g := start(t, Config{Resolvers: []netip.AddrPort{answers}, MaxDNS: 8}, allOffloads)
+	to := netip.AddrPortFrom(g.s.Config().DNS, 53)
+	query := []byte("a query with an id")
+	lost := 0
+	for answered := 0; answered < 24; {
+		c := g.dialUDP(to)
+		_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		_, _ = c.Write(query)
+		if _, err := c.Read(make([]byte, 100)); err != nil {
+			if lost++; lost > 100 {
+				t.Fatalf("%d of 24 queries answered, %d not", answered, lost)
+			}
+			continue
+		}
+		answered++
+	}
+}
+
 func TestParseResolvers(t *testing.T) {
 	for conf, want := range map[string]string{
 		"": "[127.0.0.1:53]",
