@@ -19,15 +19,17 @@ import (
 	"github.com/duplex-run/duplex/kernel"
 )
 
-// modulesDir is where the agent finds its modules; orderName lists them.
+// modulesDir is where the agent finds its modules; orderName lists those it
+// always loads, networkName those for a network.
 const (
-	modulesDir = "modules"
-	orderName  = modulesDir + "/order"
+	modulesDir  = "modules"
+	orderName   = modulesDir + "/order"
+	networkName = modulesDir + "/network"
 )
 
 // format changes when the layout of the archive does, so that archives in the
 // cache made by an older duplex are not used.
-const format = 1
+const format = 2
 
 // Options say what to build.
 type Options struct {
@@ -65,6 +67,10 @@ func Build(ctx context.Context, opts Options) (string, Stats, error) {
 		if err != nil {
 			return err
 		}
+		network, err := opts.Set.NetworkModules(opts.Kernel)
+		if err != nil {
+			return err
+		}
 		agent := opts.Agent
 		if agent == nil {
 			if agent, err = embedded.Agent(); err != nil {
@@ -72,7 +78,7 @@ func Build(ctx context.Context, opts Options) (string, Stats, error) {
 			}
 		}
 		w := bufio.NewWriterSize(f, 1<<20)
-		if err := write(w, agent, modules); err != nil {
+		if err := write(w, agent, modules, network); err != nil {
 			return err
 		}
 		return w.Flush()
@@ -109,8 +115,8 @@ func (o Options) key() (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// write writes the archive: directories, the agent, the modules, their order.
-func write(w io.Writer, agent []byte, modules []kernel.Module) error {
+// write writes the archive: directories, the agent, the modules, their orders.
+func write(w io.Writer, agent []byte, modules, network []kernel.Module) error {
 	rw := cpio.Newc.Writer(w)
 	for _, dir := range []string{"dev", "proc", "sys", modulesDir} {
 		if err := rw.WriteRecord(record(cpio.Directory(dir, 0o755))); err != nil {
@@ -120,6 +126,17 @@ func write(w io.Writer, agent []byte, modules []kernel.Module) error {
 	if err := rw.WriteRecord(record(file("init", agent, 0o755))); err != nil {
 		return err
 	}
+	if err := writeModules(rw, orderName, modules); err != nil {
+		return err
+	}
+	if err := writeModules(rw, networkName, network); err != nil {
+		return err
+	}
+	return cpio.WriteTrailer(rw)
+}
+
+// writeModules writes modules and a list of them.
+func writeModules(rw cpio.RecordWriter, list string, modules []kernel.Module) error {
 	var order strings.Builder
 	for _, m := range modules {
 		data, err := m.Read()
@@ -132,10 +149,7 @@ func write(w io.Writer, agent []byte, modules []kernel.Module) error {
 		}
 		fmt.Fprintln(&order, name)
 	}
-	if err := rw.WriteRecord(record(file(orderName, []byte(order.String()), 0o644))); err != nil {
-		return err
-	}
-	return cpio.WriteTrailer(rw)
+	return rw.WriteRecord(record(file(list, []byte(order.String()), 0o644)))
 }
 
 func file(name string, data []byte, perm uint64) cpio.Record {

@@ -14,6 +14,9 @@ type Set struct {
 	// Required modules that are neither built into the kernel nor there as
 	// modules are an error; Optional ones are left out.
 	Required, Optional []string
+	// Network is for a workload with a network. Loading takes time, so the agent
+	// does it only then. All of it is optional.
+	Network []string
 }
 
 // MicroVM is for duplex's own monitor: virtio-mmio, the image on a block device,
@@ -22,6 +25,7 @@ var MicroVM = Set{
 	Name:     "microvm",
 	Required: []string{"virtio_mmio", "virtio_blk", "vmw_vsock_virtio_transport", "erofs", "overlay"},
 	Optional: []string{"virtio_rng"},
+	Network:  []string{"virtio_net"},
 }
 
 // Lab is for the emulated machine: the agent's streams on virtio-serial, and all
@@ -33,16 +37,36 @@ var Lab = Set{
 }
 
 // Modules returns the modules of the set that k does not have built in, in the
-// order to load them.
+// order to load them, without those for a network.
 func (s Set) Modules(k *kernel.Kernel) ([]kernel.Module, error) {
-	names := slices.Concat(s.Required, s.Optional)
+	return modules(k, s.Required, s.Optional)
+}
+
+// NetworkModules returns what a workload with a network needs after Modules, in
+// the order to load them.
+func (s Set) NetworkModules(k *kernel.Kernel) ([]kernel.Module, error) {
+	early, err := s.Modules(k)
+	if err != nil {
+		return nil, err
+	}
+	all, err := modules(k, s.Required, slices.Concat(s.Optional, s.Network))
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(m kernel.Module) bool {
+		return slices.ContainsFunc(early, func(e kernel.Module) bool { return e.Name == m.Name })
+	}), nil
+}
+
+func modules(k *kernel.Kernel, required, optional []string) ([]kernel.Module, error) {
+	names := slices.Concat(required, optional)
 	order, err := k.Modules(names...)
 	var missing *kernel.MissingError
 	if !errors.As(err, &missing) {
 		return order, err
 	}
 	names = slices.DeleteFunc(names, func(name string) bool {
-		return slices.Contains(s.Optional, name) && slices.Contains(missing.Modules, name)
+		return slices.Contains(optional, name) && slices.Contains(missing.Modules, name)
 	})
 	return k.Modules(names...)
 }

@@ -86,10 +86,17 @@ func parameter(line, key string) string {
 	return ""
 }
 
-// loadModules loads the modules named in dir/order, one name a line, in that
-// order. A directory without an order has no modules to load.
-func loadModules(dir string) error {
-	order, err := os.ReadFile(filepath.Join(dir, "order"))
+// The lists of modules in /modules.
+const (
+	modulesDir     = "/modules"
+	modulesAlways  = "order"
+	modulesNetwork = "network"
+)
+
+// loadModules loads the modules named in a list in dir, one name a line, in that
+// order. Without the list there are no modules to load.
+func loadModules(dir, list string) error {
+	order, err := os.ReadFile(filepath.Join(dir, list))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
