@@ -29,6 +29,7 @@ type machine struct {
 	vm          *vmm.VM
 	sockets     *vsock.Device
 	streams     map[agentproto.Port]*stream
+	shares      []agentproto.Share // of the volumes
 	console     *console.Tail
 	bootTimeout time.Duration
 	overdue     atomic.Bool   // ended because the agent did not come up
@@ -82,7 +83,11 @@ func (m *machine) devices(spec workload.Spec) ([]virtio.Device, error) {
 	if m.streams, err = listen(m.sockets); err != nil {
 		return nil, &workload.Error{Op: "make the microVM", Err: errors.Join(err, m.sockets.Close(), disk.Close())}
 	}
-	return []virtio.Device{disk, m.sockets, rng.New()}, nil
+	shares, err := m.share(spec.Volumes)
+	if err != nil {
+		return nil, errors.Join(err, m.sockets.Close(), disk.Close())
+	}
+	return append([]virtio.Device{disk, m.sockets, rng.New()}, shares...), nil
 }
 
 // connected says whether the agent opened its control stream, the last one.

@@ -96,6 +96,10 @@ func loadModules(dir string) error {
 	if err != nil {
 		return fmt.Errorf("load modules: %w", err)
 	}
+	return loadList(dir, order)
+}
+
+func loadList(dir string, order []byte) error {
 	for name := range strings.FieldsSeq(string(order)) {
 		if err := loadModule(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("load module %s: %w", name, err)

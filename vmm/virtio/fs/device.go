@@ -3,7 +3,6 @@ package fs
 import (
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -30,9 +29,10 @@ const (
 
 // Options says what to share and how.
 type Options struct {
-	// Dir is the directory to share. The device keeps it open; a symbolic link
-	// as Dir is followed, once, by New.
-	Dir string
+	// Path is the directory to share, or one regular file: then the guest sees a
+	// directory with that file in it, under the name FileName, and can make or
+	// remove nothing there. It is opened by New, which follows symbolic links.
+	Path string
 	// Tag is the name by which the guest mounts it: 1 to MaxTag bytes of UTF-8
 	// without NUL.
 	Tag string
@@ -54,17 +54,20 @@ type Device struct {
 	closed  error
 }
 
-// New opens o.Dir and makes a device that shares it.
+// FileName is the name of a shared file in the guest.
+const FileName = "file"
+
+// New opens o.Path and makes a device that shares it.
 func New(o Options) (*Device, error) {
 	if len(o.Tag) < 1 || len(o.Tag) > MaxTag {
-		return nil, fmt.Errorf("share %s: tag of %d bytes, not 1 to %d", o.Dir, len(o.Tag), MaxTag)
+		return nil, fmt.Errorf("share %s: tag of %d bytes, not 1 to %d", o.Path, len(o.Tag), MaxTag)
 	}
 	if o.MaxInodes == 0 {
 		o.MaxInodes = min(DefaultMaxInodes, openFiles()/4)
 	}
 	s, err := newServer(o)
 	if err != nil {
-		return nil, fmt.Errorf("share %s: %w", o.Dir, err)
+		return nil, fmt.Errorf("share %s: %w", o.Path, err)
 	}
 	d := &Device{server: s, config: make([]byte, MaxTag+4)}
 	copy(d.config, o.Tag)
@@ -79,6 +82,14 @@ func openFiles() int {
 		return 1024
 	}
 	return int(min(lim.Cur, 1<<30))
+}
+
+// File is FileName when a file is shared, else empty.
+func (d *Device) File() string {
+	if d.server.file < 0 {
+		return ""
+	}
+	return FileName
 }
 
 // Type implements virtio.Device.
@@ -126,12 +137,3 @@ func (d *Device) Close() error {
 }
 
 var _ virtio.Device = (*Device)(nil)
-
-// openDir opens a directory as a root; "" is an error.
-func openDir(path string) (int, error) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return fd, nil
-}

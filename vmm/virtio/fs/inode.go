@@ -151,6 +151,9 @@ func (s *server) procName(fd int) cname {
 // find looks name up below the directory dir and counts a reference; s.st is the
 // file's afterwards. Symbolic links are found, not followed.
 func (s *server) find(dir *inode, name cname) (*inode, unix.Errno) {
+	if s.file >= 0 && dir == &s.inodes.root && string(name) == FileName+"\x00" {
+		return s.findFile()
+	}
 	if e := fstatat(dir.fd, name, &s.st); e != 0 {
 		return nil, e
 	}
@@ -170,6 +173,21 @@ func (s *server) find(dir *inode, name cname) (*inode, unix.Errno) {
 	if e := fstatat(fd, empty, &s.st); e != 0 {
 		_ = unix.Close(fd)
 		return nil, e
+	}
+	return s.inodes.add(fd, &s.st)
+}
+
+// findFile is find for the one file that is shared.
+func (s *server) findFile() (*inode, unix.Errno) {
+	if e := fstatat(s.file, empty, &s.st); e != 0 {
+		return nil, e
+	}
+	if n := s.inodes.know(&s.st); n != nil {
+		return n, 0
+	}
+	fd, err := unix.FcntlInt(uintptr(s.file), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, errno(err)
 	}
 	return s.inodes.add(fd, &s.st)
 }

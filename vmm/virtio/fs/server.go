@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,7 @@ type server struct {
 	readOnly  bool
 	root      bool // this process is root: new files get the caller's owner
 	procFD    int  // /proc/self/fd, to open again what an O_PATH descriptor names
+	file      int  // what is shared, if it is a file; else -1
 	inited    bool
 	inodes    table
 	handles   map[uint64]*handle
@@ -103,26 +105,68 @@ var operations = [opCount]operation{
 }
 
 func newServer(o Options) (*server, error) {
-	root, err := openDir(o.Dir)
-	if err != nil {
-		return nil, err
-	}
-	proc, err := openDir("/proc/self/fd")
-	if err != nil {
-		_ = unix.Close(root)
-		return nil, err
-	}
 	s := &server{
-		readOnly: o.ReadOnly, root: unix.Geteuid() == 0, procFD: proc,
+		readOnly: o.ReadOnly, root: unix.Geteuid() == 0, procFD: -1, file: -1,
 		handles: map[uint64]*handle{},
 		in:      make([]byte, maxBody), out: make([]byte, 0, maxReply),
 		dirents: make([]byte, dirBuf), iov: make([]unix.Iovec, 0, maxIovecs),
 	}
-	if err := s.inodes.open(root, o.MaxInodes); err != nil {
-		_, _ = unix.Close(root), unix.Close(proc)
+	root, err := s.openRoot(o.Path)
+	if err == nil {
+		s.procFD, err = openPath("/proc/self/fd", unix.O_DIRECTORY)
+	}
+	if err == nil {
+		err = s.inodes.open(root, o.MaxInodes)
+	}
+	if err != nil {
+		for _, fd := range []int{root, s.procFD, s.file} {
+			if fd >= 0 {
+				_ = unix.Close(fd)
+			}
+		}
 		return nil, err
 	}
 	return s, nil
+}
+
+// openRoot opens the directory that is the guest's root. For a single file that
+// is one that was removed as soon as it was made: nothing can be in it.
+func (s *server) openRoot(path string) (int, error) {
+	fd, err := openPath(path, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Fstat(fd, &s.st); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	switch s.st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return fd, nil
+	case unix.S_IFREG:
+		s.file = fd
+	default:
+		_ = unix.Close(fd)
+		return -1, errors.New("neither a directory nor a regular file")
+	}
+	dir, err := os.MkdirTemp("", "duplex-share-")
+	if err != nil {
+		return -1, err
+	}
+	fd, err = openPath(dir, unix.O_DIRECTORY)
+	if rerr := os.Remove(dir); err == nil && rerr != nil {
+		_ = unix.Close(fd)
+		return -1, rerr
+	}
+	return fd, err
+}
+
+func openPath(path string, flags int) (int, error) {
+	fd, err := unix.Open(path, flags|unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
 }
 
 func total(bufs [][]byte) int {
@@ -249,5 +293,9 @@ func (s *server) end() {
 // close releases the server, for good.
 func (s *server) close() error {
 	s.end()
-	return errors.Join(s.inodes.close(), unix.Close(s.procFD))
+	err := errors.Join(s.inodes.close(), unix.Close(s.procFD))
+	if s.file >= 0 {
+		err = errors.Join(err, unix.Close(s.file))
+	}
+	return err
 }
