@@ -187,9 +187,9 @@ func (s *server) serve(c *queue.Chain) (uint32, error) {
 		return 0, fmt.Errorf("%w: %d bytes readable", ErrRequest, readable)
 	}
 	r := &s.r
-	*r = request{header: parseHeader(&raw), chain: c, room: writable - replyLen}
+	*r = request{header: parseHeader(&raw), chain: c, room: max(writable-replyLen, 0)}
 	silent := r.opcode == opForget || r.opcode == opBatchForget || r.opcode == opInterrupt
-	if !silent && r.room < 0 {
+	if !silent && writable < replyLen {
 		return 0, fmt.Errorf("%w: %d bytes writable", ErrRequest, writable)
 	}
 	s.out = append(s.out[:0], make([]byte, replyLen)...)
