@@ -3,6 +3,8 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -65,6 +67,7 @@ func New(o Options) (*Device, error) {
 	if o.MaxInodes == 0 {
 		o.MaxInodes = min(DefaultMaxInodes, openFiles()/4)
 	}
+	survive()
 	s, err := newServer(o)
 	if err != nil {
 		return nil, fmt.Errorf("share %s: %w", o.Path, err)
@@ -74,6 +77,13 @@ func New(o Options) (*Device, error) {
 	d.config[MaxTag] = 1 // num_request_queues
 	return d, nil
 }
+
+// survive keeps a guest's write beyond RLIMIT_FSIZE from killing this process: it
+// fails with EFBIG instead. The signal is caught, not ignored, as children would
+// inherit that.
+var survive = sync.OnceFunc(func() {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGXFSZ)
+})
 
 // openFiles is how many descriptors this process may open.
 func openFiles() int {

@@ -43,5 +43,7 @@
 //
 // Options.MaxInodes inodes, beyond which lookups fail with ENFILE; MaxHandles open
 // files and directories, beyond which opening fails with EMFILE; MaxIO bytes a
-// read or write; half a megabyte of buffers a device.
+// read or write; half a megabyte of buffers a device. A file may grow as large as
+// the host lets this process write (RLIMIT_FSIZE, quotas): beyond that the guest
+// gets EFBIG, EDQUOT or ENOSPC.
 package fs

@@ -170,6 +170,33 @@ func TestMalformedFraming(t *testing.T) {
 	}
 }
 
+// limitFiles bounds what this process may write to a file.
+func limitFiles(tb testing.TB, bytes uint64) {
+	tb.Helper()
+	var old unix.Rlimit
+	must(tb, unix.Getrlimit(unix.RLIMIT_FSIZE, &old))
+	must(tb, unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: bytes, Max: old.Max}))
+	tb.Cleanup(func() { must(tb, unix.Setrlimit(unix.RLIMIT_FSIZE, &old)) })
+}
+
+// A file as large as the host allows is an error, not the end of the process.
+func TestFileSizeLimit(t *testing.T) {
+	dir, _ := tree(t)
+	c := newClient(t, Options{Path: dir})
+	limitFiles(t, 1<<20)
+	file := c.lookup(t, rootID, "file")
+	fh := c.open(t, opOpen, file, unix.O_RDWR)
+	if _, e := c.call(t, opWrite, file, append(readBody(fh, 1<<20, 4), "four"...), 8); e != unix.EFBIG {
+		t.Errorf("write beyond it: %v", e)
+	}
+	if _, e := c.call(t, opSetattr, file, cat(words32(attrSize, 0), words(0, 1<<40), make([]byte, 64)), attrOutLen); e != unix.EFBIG {
+		t.Errorf("truncate beyond it: %v", e)
+	}
+	if _, e := c.call(t, opFallocate, file, cat(words(fh, 0, 1<<40), words32(0, 0)), 0); e != unix.EFBIG {
+		t.Errorf("fallocate beyond it: %v", e)
+	}
+}
+
 func openShare(tb testing.TB, dir string) *Device {
 	tb.Helper()
 	dev, err := New(Options{Path: dir, Tag: "fuzz", MaxInodes: 64})
@@ -188,6 +215,8 @@ func FuzzDevice(f *testing.F) {
 // FuzzRequests is a session of arbitrary requests: each is an opcode, a node, the
 // room for its reply in units of 8 bytes, the length of its body, and its body.
 func FuzzRequests(f *testing.F) {
+	f.Setenv("TMPDIR", "/dev/shm") // fsync costs nothing there
+	limitFiles(f, 1<<20)
 	add := func(list ...[]byte) { f.Add(cat(list...)) }
 	one := func(op, node, room byte, body []byte) []byte {
 		return append([]byte{op, node, room, byte(len(body))}, body...)
