@@ -216,7 +216,6 @@ func FuzzDevice(f *testing.F) {
 // room for its reply in units of 8 bytes, the length of its body, and its body.
 func FuzzRequests(f *testing.F) {
 	f.Setenv("TMPDIR", "/dev/shm") // fsync costs nothing there
-	limitFiles(f, 1<<20)
 	add := func(list ...[]byte) { f.Add(cat(list...)) }
 	one := func(op, node, room byte, body []byte) []byte {
 		return append([]byte{op, node, room, byte(len(body))}, body...)
@@ -232,6 +231,7 @@ func FuzzRequests(f *testing.F) {
 		one(opSetxattr, 2, 0, cat(words32(1, 0), name("user.a"), []byte("b"))), one(opListxattr, 2, 30, words32(100, 0)))
 	f.Fuzz(func(t *testing.T, script []byte) {
 		dir, canary := tree(t)
+		limitFiles(t, 1<<20)
 		s := openShare(t, dir).server
 		defer func() { must(t, s.close()) }()
 		out := make([]byte, replyLen+255*8)
