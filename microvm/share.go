@@ -22,7 +22,7 @@ func (m *machine) share(volumes []workload.Volume) ([]virtio.Device, error) {
 	}
 	var devices []virtio.Device
 	for i, v := range volumes {
-		o := fs.Options{Path: v.Host, Tag: fmt.Sprintf("share%d", i), ReadOnly: v.ReadOnly, MaxInodes: maxInodes(len(volumes))}
+		o := fs.Options{Dir: v.Host, Tag: fmt.Sprintf("share%d", i), ReadOnly: v.ReadOnly, MaxInodes: maxInodes(len(volumes))}
 		d, err := fs.New(o)
 		if err != nil {
 			for _, d := range devices {

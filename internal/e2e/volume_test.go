@@ -41,6 +41,10 @@ func TestVolumes(t *testing.T) {
 				}
 			})
 		}
+		r := duplex(t, nil, concat(run, []string{"--read-only", "-v", dir + ":/new/place", image, "/helper", "touch", "/new/place/second"})...)
+		if _, err := os.Stat(filepath.Join(dir, "second")); r.status != 0 || err != nil {
+			t.Errorf("a volume of a read-only root: status %d, %s, %v", r.status, r.stderr, err)
+		}
 		if b, err := os.ReadFile(filepath.Join(dir, "written")); err != nil || string(b) != "x" {
 			t.Errorf("what the workload wrote: %q, %v", b, err)
 		}

@@ -16,7 +16,7 @@ func benchRequest(b *testing.B, op uint32, room int, body func(call func(op uint
 	b.Helper()
 	dir := b.TempDir()
 	must(b, os.WriteFile(filepath.Join(dir, "file"), make([]byte, 4<<20), 0o600))
-	dev, err := New(Options{Path: dir, Tag: "bench"})
+	dev, err := New(Options{Dir: dir, Tag: "bench"})
 	must(b, err)
 	defer func() { must(b, dev.Close()) }()
 	call := func(op uint32, node uint64, body []byte, room int) []byte {

@@ -31,10 +31,10 @@ const (
 
 // Options says what to share and how.
 type Options struct {
-	// Path is the directory to share, or one regular file: then the guest sees a
+	// Dir is the directory to share, or one regular file: then the guest sees a
 	// directory with that file in it, under the name FileName, and can make or
 	// remove nothing there. It is opened by New, which follows symbolic links.
-	Path string
+	Dir string
 	// Tag is the name by which the guest mounts it: 1 to MaxTag bytes of UTF-8
 	// without NUL.
 	Tag string
@@ -59,10 +59,10 @@ type Device struct {
 // FileName is the name of a shared file in the guest.
 const FileName = "file"
 
-// New opens o.Path and makes a device that shares it.
+// New opens o.Dir and makes a device that shares it.
 func New(o Options) (*Device, error) {
 	if len(o.Tag) < 1 || len(o.Tag) > MaxTag {
-		return nil, fmt.Errorf("share %s: tag of %d bytes, not 1 to %d", o.Path, len(o.Tag), MaxTag)
+		return nil, fmt.Errorf("share %s: tag of %d bytes, not 1 to %d", o.Dir, len(o.Tag), MaxTag)
 	}
 	if o.MaxInodes == 0 {
 		o.MaxInodes = min(DefaultMaxInodes, openFiles()/4)
@@ -70,7 +70,7 @@ func New(o Options) (*Device, error) {
 	survive()
 	s, err := newServer(o)
 	if err != nil {
-		return nil, fmt.Errorf("share %s: %w", o.Path, err)
+		return nil, fmt.Errorf("share %s: %w", o.Dir, err)
 	}
 	d := &Device{server: s, config: make([]byte, MaxTag+4)}
 	copy(d.config, o.Tag)

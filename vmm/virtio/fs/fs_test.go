@@ -39,7 +39,7 @@ func tree(tb testing.TB) (dir, canary string) {
 
 func TestConfig(t *testing.T) {
 	dir, _ := tree(t)
-	dev, err := New(Options{Path: dir, Tag: "a tag"})
+	dev, err := New(Options{Dir: dir, Tag: "a tag"})
 	must(t, err)
 	d := v.Attach(t, dev)
 	p := make([]byte, 48)
@@ -58,11 +58,11 @@ func TestNewRefuses(t *testing.T) {
 		o    Options
 		want string
 	}{
-		{Options{Path: dir}, "tag of 0 bytes"},
-		{Options{Path: dir, Tag: strings.Repeat("x", 37)}, "tag of 37 bytes"},
-		{Options{Path: dir + "/none", Tag: "x"}, "no such file"},
-		{Options{Path: dir + "/fifo", Tag: "x"}, "neither a directory nor a regular file"},
-		{Options{Path: "", Tag: "x"}, "no such file"},
+		{Options{Dir: dir}, "tag of 0 bytes"},
+		{Options{Dir: dir, Tag: strings.Repeat("x", 37)}, "tag of 37 bytes"},
+		{Options{Dir: dir + "/none", Tag: "x"}, "no such file"},
+		{Options{Dir: dir + "/fifo", Tag: "x"}, "neither a directory nor a regular file"},
+		{Options{Dir: "", Tag: "x"}, "no such file"},
 	} {
 		before := descriptors(t)
 		if d, err := New(c.o); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -84,7 +84,7 @@ func descriptors(tb testing.TB) int {
 
 func TestReadWriteInPieces(t *testing.T) {
 	dir, _ := tree(t)
-	c := newClient(t, Options{Path: dir})
+	c := newClient(t, Options{Dir: dir})
 	fh := c.open(t, opOpen, c.lookup(t, rootID, "file"), unix.O_RDWR)
 	// Header and data may be cut anywhere (§2.7.4).
 	msg := message(opRead, 7, rootID, readBody(fh, 7, 100))
@@ -135,7 +135,7 @@ func TestSymlinkRace(t *testing.T) {
 			}
 		}
 	}()
-	c := newClient(t, Options{Path: dir})
+	c := newClient(t, Options{Dir: dir})
 	found := 0
 	for range 2000 {
 		reply, e := c.call(t, opLookup, rootID, name("real"), entryOutLen)
@@ -192,7 +192,7 @@ func (c *client) forget(tb testing.TB, id, count uint64) {
 // Only files and directories are opened, and no device node is made.
 func TestSpecialFiles(t *testing.T) {
 	dir, _ := tree(t)
-	c := newClient(t, Options{Path: dir})
+	c := newClient(t, Options{Dir: dir})
 	for file, want := range map[string]unix.Errno{"fifo": unix.ENXIO, "link": unix.ELOOP, "dir": unix.EISDIR} {
 		if _, e := c.call(t, opOpen, c.lookup(t, rootID, file), words32(unix.O_RDONLY, 0), openOutLen); e != want {
 			t.Errorf("open %s: %v, want %v", file, e, want)
@@ -247,7 +247,7 @@ func TestReadOnlyRefusesEveryChange(t *testing.T) {
 	for _, ro := range []bool{false, true} {
 		dir, _ := tree(t)
 		must(t, os.Mkdir(filepath.Join(dir, "empty"), 0o755))
-		c := newClient(t, Options{Path: dir, ReadOnly: ro})
+		c := newClient(t, Options{Dir: dir, ReadOnly: ro})
 		for what, do := range modifying(c, t) {
 			e := do()
 			if ro && e != unix.EROFS {
@@ -271,7 +271,7 @@ func TestBounds(t *testing.T) {
 	for i := range 40 {
 		must(t, os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600))
 	}
-	c := newClient(t, Options{Path: dir, MaxInodes: 10})
+	c := newClient(t, Options{Dir: dir, MaxInodes: 10})
 	before := descriptors(t)
 	var ids []uint64
 	for i := range 10 {
@@ -316,7 +316,7 @@ func TestListing(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(dir, n), nil, 0o600))
 	}
 	slices.Sort(want)
-	c := newClient(t, Options{Path: dir})
+	c := newClient(t, Options{Dir: dir})
 	for _, op := range []uint32{opReaddir, opReaddirplus} {
 		for _, size := range []uint32{512, 4096, 1 << 17} {
 			fh := c.open(t, opOpendir, rootID, 0)
@@ -350,7 +350,7 @@ func TestListing(t *testing.T) {
 // A shared file is all there is.
 func TestOneFile(t *testing.T) {
 	dir, canary := tree(t)
-	c := newClient(t, Options{Path: filepath.Join(dir, "file")})
+	c := newClient(t, Options{Dir: filepath.Join(dir, "file")})
 	if c.dev.File() != FileName {
 		t.Errorf("File is %q", c.dev.File())
 	}
@@ -372,7 +372,7 @@ func TestOneFile(t *testing.T) {
 	if b, err := os.ReadFile(canary); err != nil || string(b) != "canary" {
 		t.Errorf("canary %q, %v", b, err)
 	}
-	mnt := mounted(t, Options{Path: filepath.Join(dir, "file")})
+	mnt := mounted(t, Options{Dir: filepath.Join(dir, "file")})
 	if b, err := os.ReadFile(filepath.Join(mnt, FileName)); err != nil || string(b) != "hello, world" {
 		t.Errorf("the kernel reads %q, %v", b, err)
 	}
@@ -387,7 +387,7 @@ func second[T any](_ T, e unix.Errno) unix.Errno { return e }
 // alone.
 func TestResetWhileBusy(t *testing.T) {
 	dir, _ := tree(t)
-	c := newClient(t, Options{Path: dir})
+	c := newClient(t, Options{Dir: dir})
 	for range 30 {
 		r := c.d.Ring(queueRequest)
 		msg := message(opLookup, 1, rootID, name("file"))

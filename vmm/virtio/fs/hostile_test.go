@@ -18,7 +18,7 @@ import (
 // Requests that lie get an error, each its own, and the device goes on.
 func TestHostileRequests(t *testing.T) {
 	dir, canary := tree(t)
-	c := newClient(t, Options{Path: dir})
+	c := newClient(t, Options{Dir: dir})
 	file, sub := c.lookup(t, rootID, "file"), c.lookup(t, rootID, "dir")
 	fh := c.open(t, opOpen, file, unix.O_RDWR)
 	dh := c.open(t, opOpendir, rootID, 0)
@@ -123,7 +123,7 @@ func checkCanary(tb testing.TB, canary string) {
 
 func TestBeforeInitAndAfterDestroy(t *testing.T) {
 	dir, _ := tree(t)
-	c := newClient(t, Options{Path: dir})
+	c := newClient(t, Options{Dir: dir})
 	id := c.lookup(t, rootID, "file")
 	if _, e := c.call(t, opDestroy, 0, nil, 0); e != 0 {
 		t.Fatal(e)
@@ -138,7 +138,7 @@ func TestBeforeInitAndAfterDestroy(t *testing.T) {
 // What breaks the rules of framing needs a reset (§2.1.2).
 func TestMalformedFraming(t *testing.T) {
 	dir, _ := tree(t)
-	c := newClient(t, Options{Path: dir})
+	c := newClient(t, Options{Dir: dir})
 	msg := message(opLookup, 1, rootID, name("file"))
 	for _, m := range []struct {
 		what string
@@ -182,7 +182,7 @@ func limitFiles(tb testing.TB, bytes uint64) {
 // A file as large as the host allows is an error, not the end of the process.
 func TestFileSizeLimit(t *testing.T) {
 	dir, _ := tree(t)
-	c := newClient(t, Options{Path: dir})
+	c := newClient(t, Options{Dir: dir})
 	limitFiles(t, 1<<20)
 	file := c.lookup(t, rootID, "file")
 	fh := c.open(t, opOpen, file, unix.O_RDWR)
@@ -199,7 +199,7 @@ func TestFileSizeLimit(t *testing.T) {
 
 func openShare(tb testing.TB, dir string) *Device {
 	tb.Helper()
-	dev, err := New(Options{Path: dir, Tag: "fuzz", MaxInodes: 64})
+	dev, err := New(Options{Dir: dir, Tag: "fuzz", MaxInodes: 64})
 	must(tb, err)
 	return dev
 }

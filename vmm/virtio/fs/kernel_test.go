@@ -38,7 +38,7 @@ func mounted(t *testing.T, o Options) string {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(exe)
-	cmd.Env = []string{bridgeEnv + "=" + o.Path}
+	cmd.Env = []string{bridgeEnv + "=" + o.Dir}
 	if o.ReadOnly {
 		cmd.Env = append(cmd.Env, bridgeEnv+"_RO=1")
 	}
@@ -70,7 +70,7 @@ func TestMain(m *testing.M) {
 	if dir == "" {
 		os.Exit(m.Run())
 	}
-	d, err := New(Options{Path: dir, Tag: "test", ReadOnly: os.Getenv(bridgeEnv+"_RO") != ""})
+	d, err := New(Options{Dir: dir, Tag: "test", ReadOnly: os.Getenv(bridgeEnv+"_RO") != ""})
 	if err == nil {
 		err = errors.Join(bridge(3, d.server), d.Close())
 	}
@@ -117,7 +117,7 @@ func TestPosix(t *testing.T) {
 			continue // wants locks to reach the host's file; the guest keeps its own
 		}
 		t.Run(name, func(t *testing.T) {
-			posixtest.All[name](t, mounted(t, Options{Path: t.TempDir()}))
+			posixtest.All[name](t, mounted(t, Options{Dir: t.TempDir()}))
 		})
 	}
 }
@@ -125,7 +125,7 @@ func TestPosix(t *testing.T) {
 // A tree copied in by tar is the same on both sides, and read-only refuses.
 func TestTree(t *testing.T) {
 	dir := t.TempDir()
-	mnt := mounted(t, Options{Path: dir})
+	mnt := mounted(t, Options{Dir: dir})
 	script := `
 cd "$1" && mkdir -p a/b/c && echo hello >a/file && ln -s ../file a/b/link && ln a/file a/b/hard &&
 mkfifo a/fifo && chmod 4711 a/file && chown 12:34 a/file a/b && chown -h 5:6 a/b/link &&
@@ -147,7 +147,7 @@ rm -r moved/b && umask 077 && mkdir private && echo s >private/secret && setpriv
 	if host, guest := list(dir), list(mnt); host != guest {
 		t.Errorf("the guest sees\n%s\nthe host\n%s", guest, host)
 	}
-	ro := mounted(t, Options{Path: dir, ReadOnly: true})
+	ro := mounted(t, Options{Dir: dir, ReadOnly: true})
 	if host, guest := list(dir), list(ro); host != guest {
 		t.Errorf("read-only, the guest sees\n%s\nthe host\n%s", guest, host)
 	}

@@ -111,7 +111,7 @@ func newServer(o Options) (*server, error) {
 		in:      make([]byte, maxBody), out: make([]byte, 0, maxReply),
 		dirents: make([]byte, dirBuf), iov: make([]unix.Iovec, 0, maxIovecs),
 	}
-	root, err := s.openRoot(o.Path)
+	root, err := s.openRoot(o.Dir)
 	if err == nil {
 		s.procFD, err = openPath("/proc/self/fd", unix.O_DIRECTORY)
 	}
