@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -63,5 +64,23 @@ func TestVolumesThroughTheLab(t *testing.T) {
 	r := duplex(t, nil, "run", "--vm", "-v", dir+":/v", image, "/helper", "touch", "/v/written")
 	if b, err := os.ReadFile(filepath.Join(dir, "written")); r.status != 0 || err != nil || string(b) != "x" {
 		t.Errorf("status %d, %s; written %q, %v", r.status, r.stderr, b, err)
+	}
+}
+
+// go-fuse's suite for file systems, inside a guest, on a volume.
+func TestPosixOnAVolume(t *testing.T) {
+	if inLab() {
+		t.Skip("the host starts it")
+	}
+	dir := t.TempDir()
+	build := exec.Command("go", "test", "-c", "-o", filepath.Join(dir, "suite"), "../../vmm/virtio/fs")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	work := t.TempDir()
+	r := duplex(t, nil, "run", "--vm", "-v", dir+":/suite:ro", "-v", work+":/work", image, "/suite/suite", "-test.run=TestPosix", "-test.v", "-at=/work")
+	if r.status != 0 || strings.Count(r.stdout, "--- PASS") < 20 {
+		t.Errorf("status %d\n%s%s", r.status, r.stdout, r.stderr)
 	}
 }

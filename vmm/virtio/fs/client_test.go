@@ -133,3 +133,17 @@ func (c *client) open(tb testing.TB, op uint32, node uint64, flags uint32) uint6
 func readBody(fh, off uint64, size uint32) []byte {
 	return cat(words(fh, off), words32(size, 0), words(0, 0))
 }
+
+// forget sends FUSE_FORGET on the high-priority queue, as Linux does.
+func (c *client) forget(tb testing.TB, id, count uint64) {
+	tb.Helper()
+	out := c.out
+	msg := message(opForget, 0, id, words(count))
+	out.Len = uint32(len(msg))
+	c.d.Put(out.Addr, msg)
+	c.d.Ring(queueHiprio).Add(out)
+	c.d.Kick(queueHiprio)
+	if _, n := c.d.Ring(queueHiprio).Wait(); n != 0 {
+		tb.Fatalf("forget used %d bytes", n)
+	}
+}

@@ -175,20 +175,6 @@ func TestSymlinkRace(t *testing.T) {
 	}
 }
 
-// forget sends FUSE_FORGET on the high-priority queue, as Linux does.
-func (c *client) forget(tb testing.TB, id, count uint64) {
-	tb.Helper()
-	out := c.out
-	msg := message(opForget, 0, id, words(count))
-	out.Len = uint32(len(msg))
-	c.d.Put(out.Addr, msg)
-	c.d.Ring(queueHiprio).Add(out)
-	c.d.Kick(queueHiprio)
-	if _, n := c.d.Ring(queueHiprio).Wait(); n != 0 {
-		tb.Fatalf("forget used %d bytes", n)
-	}
-}
-
 // Only files and directories are opened, and no device node is made.
 func TestSpecialFiles(t *testing.T) {
 	dir, _ := tree(t)
@@ -382,31 +368,3 @@ func TestOneFile(t *testing.T) {
 }
 
 func second[T any](_ T, e unix.Errno) unix.Errno { return e }
-
-// Reset while another goroutine kicks: afterwards the device leaves the rings
-// alone.
-func TestResetWhileBusy(t *testing.T) {
-	dir, _ := tree(t)
-	c := newClient(t, Options{Dir: dir})
-	for range 30 {
-		r := c.d.Ring(queueRequest)
-		msg := message(opLookup, 1, rootID, name("file"))
-		out, in := c.d.Out(msg), c.d.In(replyLen+entryOutLen)
-		for range 100 {
-			r.Add(out, in)
-		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			c.d.Transport.Kick(queueRequest)
-		}()
-		c.d.SetReg(v.RegStatus, 0)
-		at := r.UsedIndex()
-		<-done
-		if now := r.UsedIndex(); now != at {
-			t.Fatalf("used index went from %d to %d after reset", at, now)
-		}
-		c.start(t)
-	}
-	c.lookup(t, rootID, "file")
-}

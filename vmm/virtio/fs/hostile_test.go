@@ -254,3 +254,31 @@ func FuzzRequests(f *testing.F) {
 		checkCanary(t, canary)
 	})
 }
+
+// Reset while another goroutine kicks: afterwards the device leaves the rings
+// alone.
+func TestResetWhileBusy(t *testing.T) {
+	dir, _ := tree(t)
+	c := newClient(t, Options{Dir: dir})
+	for range 30 {
+		r := c.d.Ring(queueRequest)
+		msg := message(opLookup, 1, rootID, name("file"))
+		out, in := c.d.Out(msg), c.d.In(replyLen+entryOutLen)
+		for range 100 {
+			r.Add(out, in)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			c.d.Transport.Kick(queueRequest)
+		}()
+		c.d.SetReg(v.RegStatus, 0)
+		at := r.UsedIndex()
+		<-done
+		if now := r.UsedIndex(); now != at {
+			t.Fatalf("used index went from %d to %d after reset", at, now)
+		}
+		c.start(t)
+	}
+	c.lookup(t, rootID, "file")
+}
