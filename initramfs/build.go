@@ -19,12 +19,12 @@ import (
 	"github.com/duplex-run/duplex/kernel"
 )
 
-// modulesDir is where the agent finds its modules; orderName lists those it
-// always loads, networkName those for a network.
+// modulesDir is where the agent finds its modules; orderName lists them, and
+// lateName followed by the name of a late module those to load for it.
 const (
-	modulesDir  = "modules"
-	orderName   = modulesDir + "/order"
-	networkName = modulesDir + "/network"
+	modulesDir = "modules"
+	orderName  = modulesDir + "/order"
+	lateName   = modulesDir + "/late-"
 )
 
 // format changes when the layout of the archive does, so that archives in the
@@ -67,10 +67,6 @@ func Build(ctx context.Context, opts Options) (string, Stats, error) {
 		if err != nil {
 			return err
 		}
-		network, err := opts.Set.NetworkModules(opts.Kernel)
-		if err != nil {
-			return err
-		}
 		agent := opts.Agent
 		if agent == nil {
 			if agent, err = embedded.Agent(); err != nil {
@@ -78,7 +74,7 @@ func Build(ctx context.Context, opts Options) (string, Stats, error) {
 			}
 		}
 		w := bufio.NewWriterSize(f, 1<<20)
-		if err := write(w, agent, modules, network); err != nil {
+		if err := write(w, agent, modules, opts); err != nil {
 			return err
 		}
 		return w.Flush()
@@ -115,8 +111,8 @@ func (o Options) key() (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// write writes the archive: directories, the agent, the modules, their orders.
-func write(w io.Writer, agent []byte, modules, network []kernel.Module) error {
+// write writes the archive: directories, the agent, the modules, their order.
+func write(w io.Writer, agent []byte, modules []kernel.Module, opts Options) error {
 	rw := cpio.Newc.Writer(w)
 	for _, dir := range []string{"dev", "proc", "sys", modulesDir} {
 		if err := rw.WriteRecord(record(cpio.Directory(dir, 0o755))); err != nil {
@@ -126,28 +122,42 @@ func write(w io.Writer, agent []byte, modules, network []kernel.Module) error {
 	if err := rw.WriteRecord(record(file("init", agent, 0o755))); err != nil {
 		return err
 	}
-	if err := writeModules(rw, orderName, modules); err != nil {
+	written := map[string]bool{}
+	if err := writeModules(rw, orderName, modules, written); err != nil {
 		return err
 	}
-	if err := writeModules(rw, networkName, network); err != nil {
-		return err
+	for _, name := range opts.Set.Late {
+		modules, ok, err := late(opts.Kernel, name)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		if err := writeModules(rw, lateName+name, modules, written); err != nil {
+			return err
+		}
 	}
 	return cpio.WriteTrailer(rw)
 }
 
-// writeModules writes modules and a list of them.
-func writeModules(rw cpio.RecordWriter, list string, modules []kernel.Module) error {
+// writeModules writes the modules that are not written yet, and a list of all.
+func writeModules(rw cpio.RecordWriter, list string, modules []kernel.Module, written map[string]bool) error {
 	var order strings.Builder
 	for _, m := range modules {
+		name := m.Name + ".ko"
+		fmt.Fprintln(&order, name)
+		if written[name] {
+			continue
+		}
+		written[name] = true
 		data, err := m.Read()
 		if err != nil {
 			return err
 		}
-		name := m.Name + ".ko"
 		if err := rw.WriteRecord(record(file(path.Join(modulesDir, name), data, 0o644))); err != nil {
 			return err
 		}
-		fmt.Fprintln(&order, name)
 	}
 	return rw.WriteRecord(record(file(list, []byte(order.String()), 0o644)))
 }

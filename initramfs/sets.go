@@ -14,9 +14,9 @@ type Set struct {
 	// Required modules that are neither built into the kernel nor there as
 	// modules are an error; Optional ones are left out.
 	Required, Optional []string
-	// Network is for a workload with a network. Loading takes time, so the agent
-	// does it only then. All of it is optional.
-	Network []string
+	// Late modules are loaded only for workloads that need them, each with what
+	// it depends on. Those that the kernel lacks are left out.
+	Late []string
 }
 
 // MicroVM is for duplex's own monitor: virtio-mmio, the image on a block device,
@@ -25,7 +25,7 @@ var MicroVM = Set{
 	Name:     "microvm",
 	Required: []string{"virtio_mmio", "virtio_blk", "vmw_vsock_virtio_transport", "erofs", "overlay"},
 	Optional: []string{"virtio_rng"},
-	Network:  []string{"virtio_net"},
+	Late:     []string{"virtiofs", "virtio_net", "virtio_balloon"},
 }
 
 // Lab is for the emulated machine: the agent's streams on virtio-serial, and all
@@ -37,25 +37,9 @@ var Lab = Set{
 }
 
 // Modules returns the modules of the set that k does not have built in, in the
-// order to load them, without those for a network.
+// order to load them, without the late ones.
 func (s Set) Modules(k *kernel.Kernel) ([]kernel.Module, error) {
 	return modules(k, s.Required, s.Optional)
-}
-
-// NetworkModules returns what a workload with a network needs after Modules, in
-// the order to load them.
-func (s Set) NetworkModules(k *kernel.Kernel) ([]kernel.Module, error) {
-	early, err := s.Modules(k)
-	if err != nil {
-		return nil, err
-	}
-	all, err := modules(k, s.Required, slices.Concat(s.Optional, s.Network))
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(all, func(m kernel.Module) bool {
-		return slices.ContainsFunc(early, func(e kernel.Module) bool { return e.Name == m.Name })
-	}), nil
 }
 
 func modules(k *kernel.Kernel, required, optional []string) ([]kernel.Module, error) {
@@ -69,4 +53,15 @@ func modules(k *kernel.Kernel, required, optional []string) ([]kernel.Module, er
 		return slices.Contains(optional, name) && slices.Contains(missing.Modules, name)
 	})
 	return k.Modules(names...)
+}
+
+// late returns the modules to load for the late module name; built in are none.
+// ok is false when the kernel has it neither built in nor as a module.
+func late(k *kernel.Kernel, name string) (order []kernel.Module, ok bool, err error) {
+	order, err = k.Modules(name)
+	var missing *kernel.MissingError
+	if errors.As(err, &missing) {
+		return nil, false, nil
+	}
+	return order, err == nil, err
 }

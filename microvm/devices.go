@@ -9,6 +9,7 @@ import (
 	"github.com/duplex-run/duplex/vmm/virtio/balloon"
 	"github.com/duplex-run/duplex/vmm/virtio/blk"
 	"github.com/duplex-run/duplex/vmm/virtio/console"
+	"github.com/duplex-run/duplex/vmm/virtio/fs"
 	"github.com/duplex-run/duplex/vmm/virtio/net"
 	"github.com/duplex-run/duplex/vmm/virtio/rate"
 	"github.com/duplex-run/duplex/vmm/virtio/rng"
@@ -39,6 +40,12 @@ func (h *Hardware) open(o BootOptions) (_ []virtio.Device, err error) {
 	for _, n := range h.Networks {
 		nic, err := n.open()
 		if err := add("network", nic, err); err != nil {
+			return devices, err
+		}
+	}
+	for _, s := range h.Shares {
+		share, err := fs.New(fs.Options{Dir: s.Dir, Tag: s.Tag, ReadOnly: s.ReadOnly, MaxInodes: maxInodes(len(h.Shares))})
+		if err := add("share "+s.Dir, share, err); err != nil {
 			return devices, err
 		}
 	}

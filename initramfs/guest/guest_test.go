@@ -62,6 +62,28 @@ func TestLoadModules(t *testing.T) {
 	}
 }
 
+// A late module that is built in has an empty list; without one, the kernel has
+// no such module.
+func TestLoadLate(t *testing.T) {
+	dir := t.TempDir()
+	if err := loadLate(dir, "virtiofs"); err == nil || !strings.Contains(err.Error(), "no virtiofs") {
+		t.Errorf("no list: %v", err)
+	}
+	list := filepath.Join(dir, "late-virtiofs")
+	if err := os.WriteFile(list, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := loadLate(dir, "virtiofs"); err != nil {
+		t.Errorf("built in: %v", err)
+	}
+	if err := os.WriteFile(list, []byte("fuse.ko\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := loadLate(dir, "virtiofs"); err == nil || !strings.Contains(err.Error(), "fuse.ko") {
+		t.Errorf("module missing: %v", err)
+	}
+}
+
 func TestSerialPorts(t *testing.T) {
 	dir := t.TempDir()
 	for port, name := range map[string]string{"vport0p1": "duplex.control\n", "vport0p2": "duplex.stdin\n"} {

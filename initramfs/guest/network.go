@@ -24,7 +24,7 @@ func networkUp(n *agentproto.Network) error {
 	if n == nil {
 		return nil
 	}
-	if err := loadModules(modulesDir, modulesNetwork); err != nil {
+	if err := loadLate(modulesDir, "virtio_net"); err != nil {
 		return err
 	}
 	name, err := findInterface(netClass, n.MAC)

@@ -88,9 +88,8 @@ func parameter(line, key string) string {
 
 // The lists of modules in /modules.
 const (
-	modulesDir     = "/modules"
-	modulesAlways  = "order"
-	modulesNetwork = "network"
+	modulesDir    = "/modules"
+	modulesAlways = "order"
 )
 
 // loadModules loads the modules named in a list in dir, one name a line, in that
@@ -103,6 +102,10 @@ func loadModules(dir, list string) error {
 	if err != nil {
 		return fmt.Errorf("load modules: %w", err)
 	}
+	return loadList(dir, order)
+}
+
+func loadList(dir string, order []byte) error {
 	for name := range strings.FieldsSeq(string(order)) {
 		if err := loadModule(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("load module %s: %w", name, err)

@@ -66,8 +66,23 @@ type Start struct {
 	TimeNs int64 `json:"time_ns,omitempty"`
 	// Network is the interface to set up; nil means loopback only.
 	Network *Network `json:"network,omitempty"`
+	// Shares are directories of the host, mounted in this order.
+	Shares []Share `json:"shares,omitempty"`
 	// Lab asks for what only the lab has; nil in a microVM.
 	Lab *Lab `json:"lab,omitempty"`
+}
+
+// Share is a virtio-fs device and the place it is mounted on.
+type Share struct {
+	// Tag of the device.
+	Tag string `json:"tag"`
+	// Guest is the absolute path; what is missing of it is made.
+	Guest string `json:"guest"`
+	// ReadOnly mounts it read-only; the device refuses writes as well.
+	ReadOnly bool `json:"read_only,omitempty"`
+	// File is the name of the one file below the device's root that is mounted;
+	// empty means the directory.
+	File string `json:"file,omitempty"`
 }
 
 // Lab is what the lab's agent does beyond the microVM's.
