@@ -1,6 +1,7 @@
 package jail
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"unsafe"
@@ -17,10 +18,15 @@ var reportFile *os.File
 // sigsysPC is the handler's address; see sigsys_amd64.s.
 var sigsysPC uint64
 
+var errEntered = errors.New("this process is in a jail already")
+
 // handleSIGSYS replaces Go's handler, which would print every goroutine.
 func handleSIGSYS(report *os.File) error {
-	reportFile, reportFD = report, uint64(report.Fd())
+	if reportFile != nil || reportFD != 0 {
+		return errEntered
+	}
 	const siginfo, onStack, restorer = 4, 0x08000000, 0x04000000
+	reportFile, reportFD = report, uint64(report.Fd())
 	// struct sigaction of the kernel: handler, flags, restorer, mask. The handler
 	// never returns, but x86-64 wants a restorer.
 	action := [4]uint64{sigsysPC, siginfo | onStack | restorer, sigsysPC, ^uint64(0)}
