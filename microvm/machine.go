@@ -88,7 +88,7 @@ func (m *machine) devices(h *Hardware) ([]virtio.Device, error) {
 	if m.streams, err = listen(m.sockets); err != nil {
 		return nil, &workload.Error{Op: "make the microVM", Err: errors.Join(err, m.sockets.Close())}
 	}
-	devices, err := h.open()
+	devices, err := h.open(BootOptions{})
 	if err != nil {
 		return nil, errors.Join(err, m.sockets.Close())
 	}
