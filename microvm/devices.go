@@ -3,6 +3,7 @@ package microvm
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm/virtio"
@@ -30,14 +31,14 @@ func (h *Hardware) open(o BootOptions) (_ []virtio.Device, err error) {
 		devices = append(devices, d)
 		return nil
 	}
-	for _, d := range h.Disks {
-		disk, err := d.open()
+	for i, d := range h.Disks {
+		disk, err := d.open(o.files.take(numbered(fileDisk, i)))
 		if err := add("disk "+d.Path, disk, err); err != nil {
 			return devices, err
 		}
 	}
-	for _, n := range h.Networks {
-		nic, err := n.open()
+	for i, n := range h.Networks {
+		nic, err := n.open(o.files.take(numbered(fileTap, i)))
 		if err := add("network", nic, err); err != nil {
 			return devices, err
 		}
@@ -51,14 +52,24 @@ func (h *Hardware) open(o BootOptions) (_ []virtio.Device, err error) {
 	return append(devices, rng.New()), nil
 }
 
-func (d *Disk) open() (*blk.Device, error) {
-	return blk.Open(blk.Options{
+// open makes the disk of f, or of its path when that is nil.
+func (d *Disk) open(f *os.File) (*blk.Device, error) {
+	o := blk.Options{
 		Path: d.Path, ID: d.ID, ReadOnly: d.ReadOnly, Direct: d.Direct, Queues: d.Queues,
 		Limit: rate.Limit{Bytes: d.BytesPerSecond, Ops: d.OpsPerSecond},
-	})
+	}
+	if f == nil {
+		return blk.Open(o)
+	}
+	disk, err := blk.New(f, o)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return disk, nil
 }
 
-func (n *Network) open() (*net.Device, error) {
+// open makes the interface of f, or of its TAP device when that is nil.
+func (n *Network) open(f *os.File) (*net.Device, error) {
 	mac := net.RandomMAC()
 	if n.MAC != nil {
 		mac = [6]byte(n.MAC)
@@ -66,7 +77,7 @@ func (n *Network) open() (*net.Device, error) {
 	if n.Tap == "" {
 		return nil, errors.New("there is no user-mode network yet")
 	}
-	tap, err := net.OpenTAP(n.Tap)
+	tap, err := openTAP(f, n.Tap)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +86,13 @@ func (n *Network) open() (*net.Device, error) {
 		return nil, errors.Join(err, tap.Close())
 	}
 	return nic, nil
+}
+
+func openTAP(f *os.File, name string) (*net.TAP, error) {
+	if f != nil {
+		return net.NewTAP(f)
+	}
+	return net.OpenTAP(name)
 }
 
 func closeAll(devices []virtio.Device) error {
