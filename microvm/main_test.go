@@ -29,7 +29,11 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	underAttack = attack
 	Init()
+	if os.Args[0] == parentName {
+		parentMain()
+	}
 	os.Exit(m.Run())
 }
 

@@ -155,8 +155,20 @@ func (m *monitor) confine(s setup) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	return j.EnterVCPU, m.tell(note{Kind: noteJailed, Layers: &j.Layers})
+	if err := m.tell(note{Kind: noteJailed, Layers: &j.Layers}); err != nil {
+		return nil, err
+	}
+	underAttack(s, jail.Monitor)
+	return func() error {
+		err := j.EnterVCPU()
+		underAttack(s, jail.VCPU)
+		return err
+	}, nil
 }
+
+// underAttack is where tests try what a monitor that was taken over might, on
+// a thread of each role.
+var underAttack = func(setup, jail.Role) {}
 
 // maxFiles bounds the monitor's descriptors. Of what it may still open, only
 // shared files are many.
