@@ -312,8 +312,12 @@ func (p *process) result() (vmm.Exit, vmm.Stats, error) {
 // lastWords says how a monitor ended that did not.
 func (p *process) lastWords(state *os.ProcessState) error {
 	err := fmt.Errorf("it ended with %v", state)
-	if lines := console.Lines(p.stderr.String(), consoleLines); len(lines) > 0 {
-		err = fmt.Errorf("%w\n  %s", err, strings.Join(lines, "\n  "))
+	// A panic's text comes before its stack.
+	lines := strings.Split(strings.TrimSpace(p.stderr.String()), "\n")
+	for _, line := range lines[:min(len(lines), 4)] {
+		if line = console.Printable(line); line != "" {
+			err = fmt.Errorf("%w\n  %s", err, line)
+		}
 	}
 	return err
 }
