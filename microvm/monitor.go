@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/internal/confine"
 	"github.com/duplex-run/duplex/internal/jail"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
@@ -57,6 +58,7 @@ type monitor struct {
 	control *os.File
 	send    sync.Mutex
 	private int64
+	shares  []*os.File // directories
 }
 
 func pollable(fd int, name string) *os.File {
@@ -108,7 +110,9 @@ func obey(in *receiver, stop func(), power chan<- struct{}) {
 
 // options are the ends of the parent's.
 func (m *monitor) options(s setup, files unpacked) BootOptions {
-	_ = os.Stdin.Close() // /dev/null
+	for i := range s.Hardware.Shares {
+		m.shares = append(m.shares, files[numbered(fileShare, i)])
+	}
 	o := BootOptions{
 		files: files, StatsEvery: s.StatsEvery,
 		OnEvent:   func(e vmm.Event, ns int64) { _ = m.tell(note{Kind: noteEvent, Value: int(e), Ns: ns}) },
@@ -143,15 +147,21 @@ func (m *monitor) options(s setup, files unpacked) BootOptions {
 	return o
 }
 
+// shareCaps are what serving files of several users takes, over the ids that the
+// user namespace has: nothing when the caller is not root.
+const shareCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID
+
 // confine enters the jail: everything is open, and the guest has not run yet.
 func (m *monitor) confine(s setup) (func() error, error) {
+	c := jail.Config{Report: os.NewFile(reportPipe, "report"), Isolated: s.Isolated, MaxFiles: maxFiles(s)}
+	for i, share := range s.Hardware.Shares {
+		c.Capabilities = shareCaps
+		c.Shares = append(c.Shares, confine.Beneath{Dir: m.shares[i], ReadOnly: share.ReadOnly})
+	}
 	if f, err := rollup(); err == nil { // else the memory is not known
 		rollup = func() (*os.File, error) { return f, nil }
 	}
-	j, err := jail.Enter(jail.Config{
-		Report: os.NewFile(reportPipe, "report"), Isolated: s.Isolated,
-		MaxFiles: maxFiles(s),
-	})
+	j, err := jail.Enter(c)
 	if err != nil {
 		return nil, err
 	}

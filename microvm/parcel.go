@@ -95,6 +95,11 @@ func (p *parcel) pack(h *Hardware) error {
 		}
 		p.add(numbered(fileTap, i), tap.File())
 	}
+	for i, s := range h.Shares {
+		if err := open(numbered(fileShare, i), s.Dir, unix.O_PATH|unix.O_DIRECTORY); err != nil {
+			return &workload.Error{Op: "make the microVM", Err: fmt.Errorf("share: %w", err)}
+		}
+	}
 	if err := open(fileKernel, h.Kernel, os.O_RDONLY); err != nil {
 		return fmt.Errorf("open the kernel: %w", err)
 	}

@@ -74,7 +74,7 @@ func (p *process) start(h *Hardware, files *parcel) error {
 	if err := p.connect(files); err != nil {
 		return err
 	}
-	isolated, err := p.spawn(files)
+	isolated, err := p.spawn(files, identity(h))
 	if err != nil {
 		return fmt.Errorf("start the monitor: %w", err)
 	}
@@ -126,8 +126,16 @@ func (p *process) connect(files *parcel) error {
 	return nil
 }
 
+// identity is who the monitor is: root's shares hold files of everybody.
+func identity(h *Hardware) confine.Identity {
+	if len(h.Shares) > 0 && os.Geteuid() == 0 {
+		return confine.Everyone
+	}
+	return confine.Caller
+}
+
 // spawn starts the process: in namespaces of its own where this host allows it.
-func (p *process) spawn(files *parcel) (isolated bool, err error) {
+func (p *process) spawn(files *parcel, who confine.Identity) (isolated bool, err error) {
 	var control, report *os.File
 	if p.control, control, err = controlPair(); err != nil {
 		return false, err
@@ -149,7 +157,7 @@ func (p *process) spawn(files *parcel) (isolated bool, err error) {
 		}
 		p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		if isolated {
-			p.cmd.SysProcAttr = jail.Attributes(confine.Caller)
+			p.cmd.SysProcAttr = jail.Attributes(who)
 		}
 		p.cmd.SysProcAttr.Setsid = true // no controlling terminal
 		if err = p.launch(); err == nil {
