@@ -96,7 +96,7 @@ func (p *parcel) pack(h *Hardware) error {
 		p.add(numbered(fileTap, i), tap.File())
 	}
 	for i, s := range h.Shares {
-		if err := open(numbered(fileShare, i), s.Dir, unix.O_PATH|unix.O_DIRECTORY); err != nil {
+		if err := open(numbered(fileShare, i), s.Dir, unix.O_PATH); err != nil {
 			return &workload.Error{Op: "make the microVM", Err: fmt.Errorf("share: %w", err)}
 		}
 	}
