@@ -88,10 +88,10 @@ func (b *bridge) serve(p agentproto.Port, l *vsock.Listener, f *os.File) {
 		_ = conn.Close()
 	}()
 	// To the end of what the guest sent, even after the device was closed.
-	if _, err := io.Copy(f, conn); err == nil {
-		_ = shutdownWrite(f) // the session may have gone
-	} else {
-		_ = conn.Close() // the session reads no more
+	_, err = io.Copy(f, conn)
+	_ = shutdownWrite(f) // the session may have gone
+	if err != nil {
+		_ = conn.Close() // one of the ends is broken
 	}
 	<-done
 }

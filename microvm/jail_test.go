@@ -278,10 +278,42 @@ func TestMonitorPanics(t *testing.T) {
 // parentName is argv[0] of a test's process that boots a guest and is killed.
 const parentName = "duplex-test-parent"
 
+// parentMain boots the kernel that it is given. With a second argument it forbids
+// itself new user namespaces before.
 func parentMain() {
-	_, _, err := Boot(context.Background(), Hardware{Kernel: os.Args[1], Memory: 4 << 20, CPUs: 1}, BootOptions{Serial: os.Stdout})
-	fmt.Fprintln(os.Stderr, err)
-	os.Exit(1)
+	if len(os.Args) > 2 {
+		if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	exit, _, err := Boot(context.Background(), Hardware{Kernel: os.Args[1], Memory: 4 << 20, CPUs: 1}, BootOptions{
+		Serial: os.Stdout, Warn: func(s string) { fmt.Fprintln(os.Stderr, s) },
+	})
+	fmt.Fprintln(os.Stderr, exit, err)
+	os.Exit(0)
+}
+
+// Where there are no user namespaces, the monitor runs with what is left of the
+// jail, and that is said.
+func TestNoNamespaces(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can take namespaces from itself without taking them from others")
+	}
+	h := tiny(t, say, powerOff)
+	all := []syscall.SysProcIDMap{{Size: 1<<32 - 1}}
+	parent := &exec.Cmd{
+		Path: "/proc/self/exe", Args: []string{parentName, h.Kernel, "no namespaces"},
+		SysProcAttr: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: all, GidMappings: all},
+	}
+	out, err := parent.CombinedOutput()
+	text := string(out)
+	if err != nil || !strings.Contains(text, "!\n") || !strings.Contains(text, "<nil>") {
+		t.Fatalf("%v: %s", err, text)
+	}
+	if !strings.Contains(text, "no namespaces of its own") {
+		t.Errorf("nothing was said: %s", text)
+	}
 }
 
 // kill -9 of the parent leaves no monitor.

@@ -51,8 +51,13 @@ func TestMain(m *testing.M) {
 }
 
 func helper(what string) (v view, err error) {
-	if what == "landlock" {
+	switch what {
+	case "landlock":
 		return landlocked()
+	case "nested": // isolate a process without being root
+		cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{helperName, "isolated"}, Stderr: os.Stderr, SysProcAttr: isolated(Caller)}
+		out, err := cmd.Output()
+		return v, errors.Join(err, json.Unmarshal(out, &v))
 	}
 	status, err := os.Open("/proc/self/task") // stays usable
 	if err != nil {
@@ -180,7 +185,7 @@ func TestIsolated(t *testing.T) {
 	for name, id := range who {
 		t.Run(name, func(t *testing.T) {
 			v := run(t, isolated(id), "isolated")
-			if v.PID != 1 || v.UID != 0 || len(v.Root) != 0 || v.Caps != 0 || v.NoNewPrivs != 0 || v.Core != 0 {
+			if v.PID != 1 || (id != Caller && v.UID != 0) || (id == Caller && v.UID != os.Getuid()) || len(v.Root) != 0 || v.Caps != 0 || v.NoNewPrivs != 0 || v.Core != 0 {
 				t.Errorf("%+v", v)
 			}
 			if len(v.Interfaces) > 1 || (len(v.Interfaces) == 1 && v.Interfaces[0] != "lo") {
@@ -210,6 +215,9 @@ func TestUnprivileged(t *testing.T) {
 	if v := run(t, sys, "here"); v.Caps != 0 || v.NoNewPrivs != 0 {
 		t.Errorf("%+v", v)
 	}
+	if v := run(t, sys, "nested"); v.PID != 1 || v.UID != 65534 || len(v.Root) != 0 || v.Caps != 0 || v.NoNewPrivs != 0 || v.Passwd == "" {
+		t.Errorf("%+v", v)
+	}
 }
 
 func TestLandlock(t *testing.T) {
@@ -228,6 +236,10 @@ func TestLandlock(t *testing.T) {
 			v := run(t, nil, "landlock", dir, mode)
 			if !strings.Contains(v.Landlock, "permission denied") || v.Inside != "" {
 				t.Errorf("outside %q, inside %q", v.Landlock, v.Inside)
+			}
+			// The same of a single file.
+			if v := run(t, nil, "landlock", dir+"/file", mode); !strings.Contains(v.Landlock, "permission denied") || !strings.Contains(v.Inside, "not a directory") {
+				t.Errorf("a file: outside %q, inside %q", v.Landlock, v.Inside)
 			}
 			if got := strings.Contains(v.InsideTo, "permission denied"); got != (mode == "ro") {
 				t.Errorf("writing: %q", v.InsideTo)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Beneath is a directory tree that stays usable under Landlock.
+// Beneath is a directory tree, or a file, that stays usable under Landlock.
 type Beneath struct {
 	Dir      *os.File
 	ReadOnly bool
@@ -24,6 +24,7 @@ const (
 	fsTrunc   = 1 << 14     // 3
 	netTCP    = 1<<0 | 1<<1 // 4
 	fsIoctl   = 1 << 15     // 5
+	fsOfFile  = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | fsTrunc | fsIoctl
 	// 6: abstract Unix sockets. Not signals: before Linux 6.15 that scope also
 	// refuses those between threads that entered their domains one by one, which
 	// Go's runtime sends all the time.
@@ -68,6 +69,13 @@ func Landlock(rules ...Beneath) error {
 		access := attr.fs &^ fsExecute
 		if r.ReadOnly {
 			access = fsRead
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(int(r.Dir.Fd()), &st); err != nil {
+			return fmt.Errorf("stat %s: %w", r.Dir.Name(), err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			access &= fsOfFile
 		}
 		rule := unix.LandlockPathBeneathAttr{Allowed_access: access, Parent_fd: int32(r.Dir.Fd())}
 		// SAFETY: the kernel reads struct landlock_path_beneath_attr, 12 bytes,

@@ -18,8 +18,8 @@ type Identity int
 
 // The identities.
 const (
-	// Caller is id 0 inside and the caller's outside: it may do to files what the
-	// caller may. No other id exists.
+	// Caller is the caller, and no other id exists: it may do to files what the
+	// caller may.
 	Caller Identity = iota
 	// Nobody is id 0 inside and 65534 outside: it may do less than any user.
 	// Only root can start it.
@@ -32,17 +32,21 @@ const (
 const nobody = 65534
 
 // Isolate makes the process that sys starts one in namespaces of its own, a user
-// namespace among them. In them it has every capability, over nothing outside.
+// namespace among them. In them it has the capabilities that EmptyRoot and
+// DropCapabilities need, over nothing outside.
 func Isolate(sys *syscall.SysProcAttr, who Identity) {
 	sys.Cloneflags |= Namespaces | unix.CLONE_NEWUSER
-	one := func(host int) []syscall.SysProcIDMap {
-		return []syscall.SysProcIDMap{{ContainerID: 0, HostID: host, Size: 1}}
+	one := func(inside, host int) []syscall.SysProcIDMap {
+		return []syscall.SysProcIDMap{{ContainerID: inside, HostID: host, Size: 1}}
 	}
 	switch who {
 	case Caller:
-		sys.UidMappings, sys.GidMappings = one(os.Geteuid()), one(os.Getegid())
+		sys.UidMappings, sys.GidMappings = one(os.Geteuid(), os.Geteuid()), one(os.Getegid(), os.Getegid())
+		if os.Geteuid() != 0 { // execve takes the capabilities of others than user 0
+			sys.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP}
+		}
 	case Nobody:
-		sys.UidMappings, sys.GidMappings = one(nobody), one(nobody)
+		sys.UidMappings, sys.GidMappings = one(0, nobody), one(0, nobody)
 		sys.GidMappingsEnableSetgroups = true
 		sys.Credential = &syscall.Credential{} // id 0 of the namespace, and no groups
 	case Everyone:

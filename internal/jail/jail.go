@@ -28,7 +28,8 @@ type Config struct {
 
 // Layers says what confines the process.
 type Layers struct {
-	Namespaces bool // user, mount, pid, net, ipc, uts, cgroup; an empty root
+	Namespaces bool // user, mount, pid, net, ipc, uts, cgroup
+	EmptyRoot  bool // no file system but an empty one
 	Landlock   int  // version of its interface, 0 without
 	Filter     bool
 }
@@ -38,6 +39,9 @@ func (l Layers) Missing() []string {
 	var out []string
 	if !l.Namespaces {
 		out = append(out, "no namespaces of its own: this host gives user namespaces to nobody but root; the monitor sees the host's files and network, and only its filter keeps it from them")
+	}
+	if l.Namespaces && !l.EmptyRoot {
+		out = append(out, "no empty root: this host lets nobody but root mount, in namespaces of their own either; Landlock and the filter keep the host's files from the monitor")
 	}
 	if l.Landlock == 0 {
 		out = append(out, "no Landlock: the kernel was built or booted without it")
@@ -113,11 +117,13 @@ func (j *Jail) emptyRoot(isolated bool) error {
 	if !isolated {
 		return nil
 	}
-	if err := confine.EmptyRoot(); err != nil {
-		return err
-	}
 	j.Layers.Namespaces = true
-	return nil
+	err := confine.EmptyRoot()
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return nil // a security module's doing: Layers says so
+	}
+	j.Layers.EmptyRoot = err == nil
+	return err
 }
 
 func (j *Jail) landlock(shares []confine.Beneath) error {

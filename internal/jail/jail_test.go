@@ -45,7 +45,7 @@ func TestOrdinaryWork(t *testing.T) {
 				if got.denied != nil || got.status != 0 || !strings.HasSuffix(got.out, "done") {
 					t.Errorf("status %d, denied %v\n%s", got.status, got.denied, got.out)
 				}
-				if !strings.Contains(got.out, "Filter:true") || isolated != strings.Contains(got.out, "Namespaces:true") {
+				if !strings.Contains(got.out, "Filter:true") || isolated != strings.Contains(got.out, "Namespaces:true EmptyRoot:true") {
 					t.Errorf("layers: %s", got.out)
 				}
 			})
@@ -54,8 +54,11 @@ func TestOrdinaryWork(t *testing.T) {
 }
 
 func TestMissingLayers(t *testing.T) {
-	if m := (Layers{Namespaces: true, Landlock: 1, Filter: true}).Missing(); len(m) != 0 {
+	if m := (Layers{Namespaces: true, EmptyRoot: true, Landlock: 1, Filter: true}).Missing(); len(m) != 0 {
 		t.Errorf("nothing is missing, but %q", m)
+	}
+	if m := (Layers{Namespaces: true, Landlock: 1, Filter: true}).Missing(); len(m) != 1 || !strings.Contains(m[0], "no empty root") {
+		t.Errorf("%q", m)
 	}
 	if m := strings.Join((Layers{}).Missing(), "\n"); !strings.Contains(m, "namespaces") || !strings.Contains(m, "Landlock") || !strings.Contains(m, "filter") {
 		t.Errorf("%q", m)
