@@ -22,6 +22,7 @@ import (
 var (
 	kernelFlag = flag.String("kernel", "", "guest kernel")
 	initrdFlag = flag.String("initrd", "", "initramfs")
+	bareFlag   = flag.String("bare", "", "initramfs with testdata/bare")
 	rootfsFlag = flag.String("rootfs", "", "EROFS image with the helper")
 	guestFlag  = flag.String("guest", "^TestGuest", "which tests TestMachine runs")
 	limitFlag  = flag.String("guest-timeout", "20m", "time limit of those tests")
@@ -48,7 +49,7 @@ func TestMachine(t *testing.T) {
 	t.Log(args)
 	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	defer cancel()
-	o := lab.Options{Argv: args, Cwd: t.TempDir(), Carry: []string{*kernelFlag, *initrdFlag, *rootfsFlag}}
+	o := lab.Options{Argv: args, Cwd: t.TempDir(), Carry: []string{*kernelFlag, *initrdFlag, *bareFlag, *rootfsFlag}}
 	exit, err := lab.Run(ctx, o, workload.Stdio{Out: os.Stdout, Err: os.Stderr}, nil)
 	if err != nil { // the machine's own failure: see docs/lab.md
 		t.Logf("the lab: %v, %v: once more", exit, err)
@@ -75,6 +76,10 @@ func guestArgs(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	bare, _, err := initramfs.Build(t.Context(), initramfs.Options{Kernel: k, Set: bareSet, Agent: buildBare(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	img, err := image.Resolve(t.Context(), "rootfs:"+helperTree(t), image.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -83,9 +88,9 @@ func guestArgs(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	*kernelFlag, *initrdFlag, *rootfsFlag = vmlinux, initrd, img.EROFS
-	t.Cleanup(func() { *kernelFlag, *initrdFlag, *rootfsFlag = "", "", "" })
-	args := []string{self, "-test.run=" + *guestFlag, "-test.timeout=" + *limitFlag, "-kernel=" + vmlinux, "-initrd=" + initrd, "-rootfs=" + img.EROFS}
+	*kernelFlag, *initrdFlag, *bareFlag, *rootfsFlag = vmlinux, initrd, bare, img.EROFS
+	t.Cleanup(func() { *kernelFlag, *initrdFlag, *bareFlag, *rootfsFlag = "", "", "", "" })
+	args := []string{self, "-test.run=" + *guestFlag, "-test.timeout=" + *limitFlag, "-kernel=" + vmlinux, "-initrd=" + initrd, "-bare=" + bare, "-rootfs=" + img.EROFS}
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}
@@ -96,11 +101,7 @@ func guestArgs(t *testing.T) []string {
 func helperTree(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "helper"), "./testdata/helper")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the helper: %v\n%s", err, out)
-	}
+	buildProgram(t, "./testdata/helper", filepath.Join(dir, "helper"))
 	for _, d := range []string{"tmp", "etc"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
@@ -110,6 +111,33 @@ func helperTree(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+func buildProgram(t *testing.T, pkg, out string) {
+	t.Helper()
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", pkg, err, text)
+	}
+}
+
+// bareSet has the modules of testdata/bare: every device's, and the button's.
+var bareSet = initramfs.Set{
+	Name: "bare",
+	Required: []string{"virtio_mmio", "virtio_blk", "virtio_console", "virtio_rng", "virtio_net", "virtio_balloon",
+		"vmw_vsock_virtio_transport", "virtiofs", "button", "evdev"},
+}
+
+func buildBare(t *testing.T) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "bare")
+	buildProgram(t, "./testdata/bare", path)
+	program, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return program
 }
 
 func helperSpec(args ...string) workload.Spec {

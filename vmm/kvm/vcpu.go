@@ -67,6 +67,7 @@ type VCPU struct {
 	fd   int
 	page []byte
 	tid  atomic.Int64 // of the thread in Run; 0 before Bind and after Unbind
+	base atomic.Int64 // what the thread had used at Bind
 	used atomic.Int64 // CPUTime, once Unbind was called
 }
 
@@ -82,7 +83,11 @@ func (c *VCPU) Close() error {
 
 // Bind notes the calling thread as the one that runs the vCPU, for Kick.
 // Precondition: the goroutine is locked to its thread (runtime.LockOSThread).
-func (c *VCPU) Bind() { c.tid.Store(int64(unix.Gettid())) }
+func (c *VCPU) Bind() {
+	tid := unix.Gettid()
+	c.base.Store(threadTime(tid))
+	c.tid.Store(int64(tid))
+}
 
 // Run enters the guest until its next exit. It returns ExitIntr when a signal
 // or Kick came first: there is nothing to handle then. The guest's view of an
@@ -128,12 +133,21 @@ func (c *VCPU) CPUTime() int64 {
 	if tid == 0 {
 		return c.used.Load()
 	}
+	if now := threadTime(int(tid)); now != 0 {
+		return now - c.base.Load()
+	}
+	return c.used.Load() // ended in between
+}
+
+// threadTime is the processor time that a thread of this process has used, in
+// nanoseconds; 0 when there is none such.
+func threadTime(tid int) int64 {
 	// The clock of another thread: MAKE_THREAD_CPUCLOCK of the kernel's
 	// <linux/posix-timers.h>, with CPUCLOCK_SCHED.
 	const perThread, sched = 4, 2
 	var ts unix.Timespec
 	if err := unix.ClockGettime(int32(^tid)<<3|perThread|sched, &ts); err != nil {
-		return c.used.Load() // ended in between
+		return 0
 	}
 	return ts.Nano()
 }

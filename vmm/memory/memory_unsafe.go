@@ -27,6 +27,18 @@ func wordPointer(b []byte) *uint32 {
 // resident is what mincore(2) says of a page in memory.
 var resident = []byte{1}
 
+// offsetIn says where in region b lies, and whether it does. A region is not
+// empty; an empty b lies nowhere.
+func offsetIn(region, b []byte) (off uint64, ok bool) {
+	if len(b) == 0 {
+		return 0, false
+	}
+	// SAFETY: the addresses are only compared.
+	off = uint64(uintptr(unsafe.Pointer(&b[0])) - uintptr(unsafe.Pointer(&region[0])))
+	size := uint64(len(region))
+	return off, off < size && uint64(len(b)) <= size-off // b before region: off wrapped
+}
+
 // Resident returns how many bytes of guest memory are in host memory now, by
 // mincore(2): what the guest, or we on its behalf, touched.
 func (m *Memory) Resident() (uint64, error) {

@@ -4,15 +4,29 @@
 //
 //	mmio      the register file of §4.2 and the status state machine of §2.1
 //	queue     split virtqueues in guest memory (§2.7)
+//	iovec     vectored input and output on the buffers of a chain
+//	rate      limits on operations and bytes a second
 //	blk, ...  one package a device type (§5), each a Device
 //	virtqtest a mock driver: tests and fuzzers drive devices as a guest would
 //
 // To add a device, implement Device: answer Type, Features, QueueSizes and the
-// configuration space, keep the Activation, and serve a queue when it is kicked.
-// queue.Queue.Serve is the loop; an error from it goes to Transport.Broken.
+// configuration space, and give the Activation to an Engine, which serves a
+// queue when it is kicked:
+//
+//	func (d *Device) Activate(a virtio.Activation) error { d.engine.Start(a); return nil }
+//	func (d *Device) Kick(q int)                         { d.engine.Serve(q, d.handle) }
+//	func (d *Device) Reset()                             { d.engine.Stop() }
+//
+// handle gets one request and returns how many bytes it wrote. It may keep the
+// request (queue.Later, then Engine.Finish or Complete) or leave it to be taken
+// again (queue.Again, then Engine.Serve). An error of the driver goes to
+// Transport.Broken.
 package virtio
 
-import "github.com/duplex-run/duplex/vmm/virtio/queue"
+import (
+	"github.com/duplex-run/duplex/vmm/memory"
+	"github.com/duplex-run/duplex/vmm/virtio/queue"
+)
 
 // Device types (§5).
 const (
@@ -70,6 +84,8 @@ type Activation struct {
 	Queues []*queue.Queue
 	// Transport is how the device reaches its driver.
 	Transport Transport
+	// Memory is the guest's, which the queues lie in.
+	Memory *memory.Memory
 }
 
 // Transport is what a device asks of its transport. The methods do not block,

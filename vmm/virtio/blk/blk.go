@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/duplex-run/duplex/vmm/virtio"
+	"github.com/duplex-run/duplex/vmm/virtio/rate"
 )
 
 const (
@@ -38,6 +39,9 @@ type Options struct {
 	Direct bool
 	// Queues is the number of request queues, up to MaxQueues; 0 means 1.
 	Queues int
+	// Limit bounds what the disk does a second, all queues together. Data of IN
+	// and OUT counts as bytes, every request as an operation.
+	Limit rate.Limit
 }
 
 // Device is the block device; it implements virtio.Device.
@@ -49,6 +53,7 @@ type Device struct {
 	id       [idLen]byte
 	config   []byte // but the writeback field
 	lanes    []*lane
+	limit    *rate.Limiter
 
 	wce       atomic.Bool // the config space's writeback field
 	agreed    atomic.Uint64
@@ -91,12 +96,12 @@ func New(f *os.File, o Options) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", o.Path, err)
 	}
-	d := &Device{disk: file, size: file.size, readOnly: o.ReadOnly, closeFile: f.Close}
+	d := &Device{disk: file, size: file.size, readOnly: o.ReadOnly, limit: rate.New(o.Limit), closeFile: f.Close}
 	d.config = configSpace(file, o.Queues)
 	d.wce.Store(true)
 	copy(d.id[:], o.ID)
-	for range o.Queues {
-		d.lanes = append(d.lanes, newLane(d, file.align))
+	for q := range o.Queues {
+		d.lanes = append(d.lanes, newLane(d, q, file.align))
 	}
 	return d, nil
 }
@@ -135,9 +140,14 @@ func (d *Device) Kick(q int) {
 	}
 }
 
-// Reset implements virtio.Device.
+// Reset implements virtio.Device. Requests that wait for the rate limit are
+// forgotten.
 func (d *Device) Reset() {
 	d.engine.Stop()
+	for _, l := range d.lanes {
+		l.retry.Stop()
+	}
+	d.agreed.Store(0)
 	d.wce.Store(true)
 }
 

@@ -7,7 +7,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/duplex-run/duplex/vmm/virtio"
@@ -69,9 +71,10 @@ func TestConfig(t *testing.T) {
 }
 
 func TestRequests(t *testing.T) {
-	dev, data := disk(t)
-	d := v.Start(t, dev)
+	path, data := diskFile(t)
+	cached := v.Start(t, open(t, path))
 	sector := func(i, n int) []byte { return data[i*512 : (i+n)*512] }
+	direct := v.Start(t, openWith(t, blk.Options{Path: path, ReadOnly: true, Direct: true}))
 	for _, c := range []struct {
 		name   string
 		kind   uint32
@@ -100,41 +103,48 @@ func TestRequests(t *testing.T) {
 		{name: "secure erase", kind: 14, out: 16, status: 2},
 		{name: "unknown", kind: 0xffffffff, status: 2},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			d.Init()
-			bufs := []v.Buf{d.Out(request(c.kind, c.sector))}
-			if c.out > 0 {
-				bufs = append(bufs, d.Out(make([]byte, c.out)))
-			}
-			var got []v.Buf
-			for _, n := range c.in {
-				b := d.In(uint32(n))
-				d.Put(b.Addr, make([]byte, n))
-				got = append(got, b)
-			}
-			status := d.In(1)
-			d.Put(status.Addr, []byte{0xee})
-			d.Ring(0).AddIndirect(append(append(bufs, got...), status)...)
-			d.Kick(0)
-			_, written := d.Ring(0).Wait()
-			if s := d.Bytes(status)[0]; s != c.status {
-				t.Fatalf("status %d, want %d", s, c.status)
-			}
-			if c.status != 0 {
-				if written != 0 {
-					t.Errorf("failed, but %d bytes used", written)
+		for name, d := range map[string]*v.Driver{"cached": cached, "direct": direct} {
+			t.Run(c.name+", "+name, func(t *testing.T) {
+				bufs := []v.Buf{}
+				if c.out > 0 {
+					bufs = append(bufs, v.Buf{Len: uint32(c.out)})
 				}
-				return
-			}
-			var have []byte
-			for _, b := range got {
-				have = append(have, d.Bytes(b)...)
-			}
-			if !bytes.Equal(have, c.want) {
-				t.Errorf("wrong data: %.40q, want %.40q", have, c.want)
-			}
-		})
+				for _, n := range c.in {
+					bufs = append(bufs, v.Buf{Len: uint32(n), Write: true})
+				}
+				status, written, have := ask(d, request(c.kind, c.sector), bufs)
+				switch {
+				case status != c.status:
+					t.Errorf("status %d, want %d", status, c.status)
+				case status != 0 && written != 0:
+					t.Errorf("failed, but %d bytes used", written)
+				case status == 0 && !bytes.Equal(have, c.want):
+					t.Errorf("wrong data: %.40q, want %.40q", have, c.want)
+				}
+			})
+		}
 	}
+}
+
+// ask makes a request in an indirect table, with buffers of the lengths given,
+// and returns its status, the used length and what the device wrote.
+func ask(d *v.Driver, header []byte, bufs []v.Buf) (status byte, written uint32, data []byte) {
+	d.Init()
+	for i, b := range bufs {
+		bufs[i].Addr = d.Alloc(uint64(b.Len))
+		d.Put(bufs[i].Addr, make([]byte, b.Len))
+	}
+	end := d.In(1)
+	d.Put(end.Addr, []byte{0xee})
+	d.Ring(0).AddIndirect(slices.Concat([]v.Buf{d.Out(header)}, bufs, []v.Buf{end})...)
+	d.Kick(0)
+	_, written = d.Ring(0).Wait()
+	for _, b := range bufs {
+		if b.Write {
+			data = append(data, d.Bytes(b)...)
+		}
+	}
+	return d.Bytes(end)[0], written, data
 }
 
 // The header and the status need not have descriptors of their own (§2.7.4).
@@ -232,6 +242,93 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		if dev, err := blk.Open(blk.Options{Path: path, ReadOnly: true}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("open %s: %v, %v", path, dev, err)
+		}
+	}
+}
+
+// A disk has one writer, or readers.
+func TestLock(t *testing.T) {
+	path, _ := diskFile(t)
+	ro, rw := blk.Options{Path: path, ReadOnly: true}, blk.Options{Path: path}
+	for _, c := range []struct {
+		name          string
+		first, second blk.Options
+		want          error
+	}{
+		{"two readers", ro, ro, nil},
+		{"two writers", rw, rw, blk.ErrInUse},
+		{"a reader, then a writer", ro, rw, blk.ErrInUse},
+		{"a writer, then a reader", rw, ro, blk.ErrInUse},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			first := openWith(t, c.first)
+			second, err := blk.Open(c.second)
+			if !errors.Is(err, c.want) || err != nil && !strings.Contains(err.Error(), path) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if err == nil {
+				err = second.Close()
+			} else {
+				err = nil
+			}
+			if err := errors.Join(err, first.Close(), first.Close()); err != nil {
+				t.Error(err)
+			}
+			again := openWith(t, c.second) // the lock went with the device
+			if err := again.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A jailed monitor gets its disks as descriptors.
+func TestNew(t *testing.T) {
+	path, data := diskFile(t)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := blk.New(f, blk.Options{}); err == nil || !strings.Contains(err.Error(), "not open for reading and writing") {
+		t.Errorf("a writable disk of a file open for reading: %v", err)
+	}
+	for _, n := range []int{-1, blk.MaxQueues + 1} {
+		if _, err := blk.New(f, blk.Options{ReadOnly: true, Queues: n}); err == nil {
+			t.Errorf("%d queues accepted", n)
+		}
+	}
+	dev, err := blk.New(f, blk.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	readFirst(t, v.Start(t, dev), data)
+}
+
+// Queues are served by several goroutines at the same time, also with the
+// bounce buffers of O_DIRECT.
+func TestQueues(t *testing.T) {
+	for _, direct := range []bool{false, true} {
+		path, data := diskFile(t)
+		d := v.Start(t, openWith(t, blk.Options{Path: path, Queues: 4, Direct: direct}))
+		var p [2]byte
+		if d.Transport.Read(v.RegConfig+34, p[:]); p != [2]byte{4, 0} || d.Transport.Queues() != 4 {
+			t.Errorf("num_queues %v, %d queues", p, d.Transport.Queues())
+		}
+		var wg sync.WaitGroup
+		bufs := make([]v.Buf, 4)
+		for q := range 4 {
+			in, h, status := d.In(16*512), d.Out(request(0, uint64(q*16))), d.In(1)
+			bufs[q] = in
+			for range 50 {
+				d.Ring(q).Add(h, in, status)
+			}
+			wg.Go(func() { d.Transport.Kick(q) })
+		}
+		wg.Wait()
+		for q, b := range bufs {
+			if n := d.Ring(q).UsedIndex(); n != 50 || !bytes.Equal(d.Bytes(b), data[q*16*512:(q+1)*16*512]) {
+				t.Errorf("queue %d: %d answered, or wrong data", q, n)
+			}
 		}
 	}
 }

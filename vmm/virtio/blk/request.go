@@ -30,6 +30,8 @@ const (
 	idLen      = 20
 	segmentLen = 16
 
+	slowBytes = 128 << 10
+
 	flagUnmap = 1 // of a WRITE_ZEROES segment
 )
 
@@ -60,12 +62,37 @@ func parse(c *queue.Chain) (request, error) {
 	}, nil
 }
 
+// moves is how many bytes of the disk's data the request is about.
+func (r request) moves() int {
+	switch r.kind {
+	case typeIn:
+		return min(r.in, MaxRequest)
+	case typeOut:
+		return min(r.out, MaxRequest)
+	default:
+		return 0
+	}
+}
+
+// slow says whether the request may take so long that the driver had better
+// hear of those before it first.
+func (r request) slow() bool {
+	return r.kind != typeGetID && r.kind > typeOut || r.moves() >= slowBytes
+}
+
 // handle executes one request. Its result is the used length: zero when the
 // request failed, since then only the status byte is sure to be written.
 func (l *lane) handle(c *queue.Chain) (uint32, error) {
 	r, err := parse(c)
 	if err != nil {
 		return 0, err
+	}
+	if wait := l.dev.limit.Take(1, r.moves()); wait > 0 {
+		l.retry.Reset(wait)
+		return 0, queue.Again
+	}
+	if r.slow() {
+		l.dev.engine.Notify(l.queue)
 	}
 	status, n := l.execute(c, r)
 	c.CopyIn([]byte{status}, c.WriteLen()-1)

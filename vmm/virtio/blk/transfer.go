@@ -2,6 +2,8 @@ package blk
 
 import (
 	"fmt"
+	"math"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +18,8 @@ const bounceSize = 256 << 10
 // lane is what one queue needs to work: its requests are done in turn.
 type lane struct {
 	dev    *Device
+	queue  int
+	retry  *time.Timer                        // serves again when the rate limit allows
 	serve  func(*queue.Chain) (uint32, error) // l.handle
 	align  alignment
 	list   iovec.List
@@ -23,9 +27,11 @@ type lane struct {
 	parts  [][]byte // bounce or a part of it, for list
 }
 
-func newLane(d *Device, align alignment) *lane {
-	l := &lane{dev: d, align: align, parts: make([][]byte, 1)}
+func newLane(d *Device, q int, align alignment) *lane {
+	l := &lane{dev: d, queue: q, align: align, parts: make([][]byte, 1)}
 	l.serve = l.handle
+	l.retry = time.AfterFunc(math.MaxInt64, func() { d.Kick(q) })
+	l.retry.Stop()
 	return l
 }
 

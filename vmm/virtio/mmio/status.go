@@ -60,7 +60,7 @@ func (t *Transport) activate() {
 	for i := range t.queues {
 		queues[i] = t.queues[i].ready
 	}
-	err := t.dev.Activate(virtio.Activation{Features: t.accepted, Queues: queues, Transport: t})
+	err := t.dev.Activate(virtio.Activation{Features: t.accepted, Queues: queues, Transport: t, Memory: t.mem})
 	if err != nil {
 		t.Broken(fmt.Errorf("activate: %w", err))
 	}

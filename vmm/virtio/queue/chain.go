@@ -12,6 +12,9 @@ type Chain struct {
 	Writable [][]byte
 
 	readLen, writeLen uint64
+
+	owner *Queue // that Serve took the chain from
+	kept  bool   // given to a handler and not returned to the driver yet
 }
 
 // ReadLen is the number of device-readable bytes, below 4 GiB.

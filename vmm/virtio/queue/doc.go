@@ -14,8 +14,14 @@
 // until it is made anew, and its device asks the driver for a reset
 // (DEVICE_NEEDS_RESET, §2.1.2).
 //
-// A Queue knows nothing of notifications: Serve and Push say whether the driver
-// wants an interrupt, and the device sends it. A Queue is not safe for
-// concurrent use by several goroutines; the driver on the other side of the
-// memory may do what it likes.
+// Serve is the loop of a device: it takes chains, gives each to a Handler and
+// returns it to the driver. A handler that cannot answer at once says Later or
+// Again. While Serve works the driver is asked for no notifications, so a busy
+// queue costs less than one exit a request.
+//
+// A Queue knows nothing of notifications: Serve, Finish and Push say whether the
+// driver wants an interrupt, and the device sends it. Pop, Rearm and Serve are
+// for one goroutine at a time; Push, Finish, WantsInterrupt and Halt may be
+// called from others meanwhile. The driver on the other side of the memory may
+// do what it likes.
 package queue

@@ -14,6 +14,9 @@ var (
 	ErrAlign = errors.New("ring area is misaligned")
 	// ErrAvail: the avail index ran ahead by more than the queue size (§2.7.13.3).
 	ErrAvail = errors.New("avail index is more than the queue size ahead")
+	// ErrInUse: more chains made available than the queue has descriptors, counting
+	// those that the device has not returned yet (§2.7.13).
+	ErrInUse = errors.New("more chains are outstanding than the queue has descriptors")
 	// ErrIndex: a head or a next field is not below the table's size (§2.7.5).
 	ErrIndex = errors.New("descriptor index is out of the table")
 	// ErrTooLong: a chain longer than the queue size, which a loop always is (§2.7.5.2).

@@ -1,6 +1,9 @@
 package queue
 
 import (
+	"sync"
+	"sync/atomic"
+
 	"github.com/duplex-run/duplex/vmm/memory"
 )
 
@@ -14,7 +17,10 @@ const (
 )
 
 // Ring flags (§2.7.6, §2.7.8).
-const availNoInterrupt = 1
+const (
+	availNoInterrupt = 1
+	usedNoNotify     = 1
+)
 
 // Layout is what the driver tells of a queue before it makes it ready.
 type Layout struct {
@@ -30,10 +36,19 @@ type Queue struct {
 	indirect          bool
 	eventIdx          bool
 
+	err    atomic.Pointer[error] // first violation: the queue is broken
+	halted atomic.Bool           // Halt was called
+
+	// The avail side: of the goroutine that serves.
 	nextAvail uint16 // index of the next avail entry to take
-	nextUsed  uint16 // index of the next used entry to publish
-	signalled uint16 // nextUsed when wantsInterrupt last looked
-	err       error  // first violation: the queue is broken
+	muted     bool   // the used ring's flags say usedNoNotify
+	current   *Chain // storage for the next chain that Serve takes
+
+	// The used side: of any goroutine.
+	mu        sync.Mutex
+	nextUsed  atomic.Uint32 // index of the next used entry to publish; 16 bits
+	signalled uint16        // nextUsed when WantsInterrupt last looked
+	spare     []*Chain      // storage that Finish gave back
 }
 
 // New checks the layout against §2.7 and returns the queue. max is the size
@@ -72,44 +87,44 @@ func (q *Queue) Size() int { return int(q.size) }
 // Pop takes the next available chain into c, whose storage is reused. It
 // returns false when there is none. An error is an *Error and final.
 func (q *Queue) Pop(c *Chain) (bool, error) {
-	if q.err != nil {
-		return false, q.err
-	}
 	ready, err := q.ready()
 	if err != nil || ready == 0 {
 		return false, err
 	}
+	if q.nextAvail-uint16(q.nextUsed.Load()) >= q.size {
+		return false, q.fail("pop", -1, ErrInUse)
+	}
 	slot := memory.GPA(q.nextAvail % q.size)
 	head, err := q.mem.Uint16(q.avail + 4 + 2*slot)
 	if err != nil {
-		return false, q.fail("pop", err)
+		return false, q.fail("pop", -1, err)
 	}
-	if err := q.walk(c, head); err != nil {
-		q.err = err
-		return false, err
+	if i, err := q.walk(c, head); err != nil {
+		return false, q.fail("pop", int(i), err)
 	}
 	q.nextAvail++
 	return true, nil
 }
 
 // Push returns the chain with this head to the driver; written is the number
-// of bytes the device wrote to its writable part. Heads are pushed once each.
+// of bytes the device wrote to its writable part. Each chain that Pop took is
+// pushed once.
 func (q *Queue) Push(head uint16, written uint32) error {
-	if q.err != nil {
-		return q.err
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.push(head, written)
+}
+
+// push is Push. Precondition: q.mu is held.
+func (q *Queue) push(head uint16, written uint32) error {
+	used, err := q.stage(head, written)
+	if err != nil {
+		return err
 	}
-	elem := q.used + 4 + 8*memory.GPA(q.nextUsed%q.size)
-	if err := q.mem.PutUint32(elem, uint32(head)); err != nil {
-		return q.fail("push", err)
-	}
-	if err := q.mem.PutUint32(elem+4, written); err != nil {
-		return q.fail("push", err)
-	}
-	q.nextUsed++
 	// The store publishes the element: it is ordered after the writes above and
 	// before the read of used_event in WantsInterrupt (§2.7.13.4.1).
-	if err := q.mem.StoreUint16(q.used+2, q.nextUsed); err != nil {
-		return q.fail("push", err)
+	if err := q.mem.StoreUint16(q.used+2, used); err != nil {
+		return q.fail("push", -1, err)
 	}
 	return nil
 }
@@ -117,89 +132,96 @@ func (q *Queue) Push(head uint16, written uint32) error {
 // WantsInterrupt says whether the driver wants a used buffer notification for
 // what was pushed since the last call (§2.7.7, §2.7.10).
 func (q *Queue) WantsInterrupt() (bool, error) {
-	if q.err != nil {
-		return false, q.err
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.failed(); err != nil {
+		return false, err
 	}
-	before := q.signalled
-	if q.nextUsed == before {
+	before, used := q.signalled, uint16(q.nextUsed.Load())
+	if used == before {
 		return false, nil
 	}
-	q.signalled = q.nextUsed
+	q.signalled = used
 	if !q.eventIdx {
 		flags, err := q.mem.LoadUint16(q.avail)
 		if err != nil {
-			return false, q.fail("push", err)
+			return false, q.fail("push", -1, err)
 		}
 		return flags&availNoInterrupt == 0, nil
 	}
 	event, err := q.mem.LoadUint16(q.avail + 4 + 2*memory.GPA(q.size))
 	if err != nil {
-		return false, q.fail("push", err)
+		return false, q.fail("push", -1, err)
 	}
-	return q.nextUsed-event-1 < q.nextUsed-before, nil
+	return used-event-1 < used-before, nil
 }
 
 // Rearm asks the driver to notify the device of the next chain it makes
 // available (§2.7.10) and returns true when there is one already, in which case
 // that notification may never come.
 func (q *Queue) Rearm() (bool, error) {
-	if q.err != nil {
-		return false, q.err
+	if err := q.failed(); err != nil {
+		return false, err
 	}
-	if q.eventIdx {
-		event := q.used + 4 + 8*memory.GPA(q.size)
-		if err := q.mem.StoreUint16(event, q.nextAvail); err != nil {
-			return false, q.fail("rearm", err)
-		}
+	var err error
+	switch {
+	case q.eventIdx:
+		err = q.mem.StoreUint16(q.used+4+8*memory.GPA(q.size), q.nextAvail)
+	case q.muted:
+		err = q.mem.StoreUint16(q.used, 0)
 	}
+	if err != nil {
+		return false, q.fail("rearm", -1, err)
+	}
+	q.muted = false
 	n, err := q.ready()
 	return n > 0, err
 }
 
-// Serve takes up to one queue's worth of chains, gives each to handle and
-// returns it with the number of bytes handle wrote. more says that chains are
-// left: call again, perhaps after letting others have the lock. interrupt says
-// that the driver wants to hear of it. An error from handle breaks the queue.
-func (q *Queue) Serve(handle func(*Chain) (uint32, error)) (more, interrupt bool, err error) {
-	var c Chain
-	for range q.size {
-		ok, err := q.Pop(&c)
-		if err != nil {
-			return false, false, err
-		}
-		if !ok {
-			break
-		}
-		written, err := handle(&c)
-		if err != nil {
-			q.err = err
-			return false, false, err
-		}
-		if err := q.Push(c.Head, written); err != nil {
-			return false, false, err
-		}
+// mute asks the driver for no notifications until Rearm. With EVENT_IDX there
+// is nothing to do: the device was notified of the chain at avail_event, and
+// the driver notifies it of no other until Rearm moves avail_event on.
+func (q *Queue) mute() error {
+	if q.eventIdx || q.muted {
+		return q.failed()
 	}
-	if interrupt, err = q.WantsInterrupt(); err != nil {
-		return false, false, err
+	if err := q.mem.StoreUint16(q.used, usedNoNotify); err != nil {
+		return q.fail("rearm", -1, err)
 	}
-	more, err = q.Rearm()
-	return more, interrupt, err
+	q.muted = true
+	return q.failed()
 }
 
 // ready is the number of chains the driver made available and Pop did not take.
 func (q *Queue) ready() (uint16, error) {
+	if err := q.failed(); err != nil {
+		return 0, err
+	}
 	idx, err := q.mem.LoadUint16(q.avail + 2)
 	if err != nil {
-		return 0, q.fail("pop", err)
+		return 0, q.fail("pop", -1, err)
 	}
 	n := idx - q.nextAvail
 	if n > q.size {
-		return 0, q.fail("pop", ErrAvail)
+		return 0, q.fail("pop", -1, ErrAvail)
 	}
 	return n, nil
 }
 
-func (q *Queue) fail(op string, err error) error {
-	q.err = &Error{op, -1, err}
-	return q.err
+// failed is the violation that broke the queue, or nil.
+func (q *Queue) failed() error {
+	if p := q.err.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func (q *Queue) fail(op string, desc int, cause error) error {
+	return q.breakWith(&Error{op, desc, cause})
+}
+
+// breakWith breaks the queue; the first error stays.
+func (q *Queue) breakWith(err error) error {
+	q.err.CompareAndSwap(nil, &err)
+	return q.failed()
 }

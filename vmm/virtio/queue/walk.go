@@ -46,31 +46,32 @@ func (q *Queue) descriptor(t table, i uint16) (descriptor, error) {
 }
 
 // walk fills c with the buffers of the chain that starts at head. It reads at
-// most one descriptor more than the queue holds.
-func (q *Queue) walk(c *Chain, head uint16) error {
+// most one descriptor more than the queue holds. An error is a broken rule, and
+// the number is the descriptor that breaks it.
+func (q *Queue) walk(c *Chain, head uint16) (uint16, error) {
 	c.reset(head)
 	t, i := table{q.desc, uint32(q.size)}, head
 	indirect := false
 	for n := 0; ; {
 		d, err := q.descriptor(t, i)
 		if err != nil {
-			return &Error{"pop", int(i), err}
+			return i, err
 		}
 		if d.flags&flagIndirect != 0 {
 			if err := q.checkIndirect(d, indirect); err != nil {
-				return &Error{"pop", int(i), err}
+				return i, err
 			}
 			t, i, indirect = table{d.addr, d.len / descSize}, 0, true
 			continue
 		}
 		if n++; n > int(q.size) {
-			return &Error{"pop", int(i), ErrTooLong}
+			return i, ErrTooLong
 		}
 		if err := q.addBuffer(c, d); err != nil {
-			return &Error{"pop", int(i), err}
+			return i, err
 		}
 		if d.flags&flagNext == 0 {
-			return nil
+			return i, nil
 		}
 		i = d.next
 	}

@@ -65,13 +65,16 @@ func (a *attack) address() memory.GPA {
 	}
 }
 
-// length picks a short one, a long one, or one around the edge of 32 bits.
+// length picks a short one, a long one, one of whole sectors, or one around the
+// edge of 32 bits.
 func (a *attack) length() uint32 {
-	switch v := a.word(); v % 4 {
-	case 0, 1:
+	switch v := a.word(); v % 8 {
+	case 0, 1, 4, 5:
 		return uint32(v >> 2 & 0xff)
 	case 2:
 		return uint32(v)
+	case 6:
+		return 512 * uint32(v>>3&0xff)
 	default:
 		return ^uint32(v)
 	}

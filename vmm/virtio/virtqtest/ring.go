@@ -128,6 +128,9 @@ func (r *Ring) SetAvailFlags(flags uint16) { r.store(r.Avail, flags) }
 // SetUsedEvent writes used_event (§2.7.7).
 func (r *Ring) SetUsedEvent(idx uint16) { r.store(r.Avail+4+2*memory.GPA(r.Size), idx) }
 
+// UsedFlags reads the used ring's flags (§2.7.8).
+func (r *Ring) UsedFlags() uint16 { return r.load(r.Used) }
+
 // AvailEvent reads avail_event (§2.7.10).
 func (r *Ring) AvailEvent() uint16 { return r.load(r.Used + 4 + 8*memory.GPA(r.Size)) }
 

@@ -34,6 +34,9 @@ type Conn struct {
 
 	shut, shutSent uint32 // what this end will do no more; what the guest knows
 	peerShut       uint32 // what the guest will do no more
+	shutOrder      uint32 // when all was shut, by dev.shuts
+	dialing        bool   // the guest did not answer the REQUEST yet
+	request        bool   // a REQUEST is due
 	respond        bool   // a RESPONSE is due
 	tellCredit     bool   // a CREDIT_UPDATE is due
 	queued         bool   // in dev.ready
@@ -56,9 +59,12 @@ func (c *Conn) fail(err error) {
 	c.cond.Broadcast()
 }
 
-// resetError is what a RST by the guest means: the end of a stream that both
-// sides shut down, or that the guest did, and otherwise a broken one.
+// resetError is what a RST by the guest means: a refusal, the end of a stream
+// that both sides shut down, or that the guest did, and otherwise a broken one.
 func (c *Conn) resetError() error {
+	if c.dialing {
+		return syscall.ECONNREFUSED
+	}
 	if c.peerShut&shutSend != 0 || c.shut == shutBoth {
 		return io.EOF
 	}

@@ -48,6 +48,8 @@ type Device struct {
 	conns     map[key]*Conn
 	replies   []header // resets to send, at most maxReplies
 	ready     []*Conn  // have something to send, each once
+	dialed    uint32   // counts the ports that Dial took
+	shuts     uint32   // counts the streams closed here
 }
 
 // New makes a device that tells the guest its CID, which must be 3 to 2^32-2

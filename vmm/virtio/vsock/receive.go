@@ -39,7 +39,7 @@ func (d *Device) packet(c *queue.Chain) error {
 // request opens a stream, or refuses it.
 func (d *Device) request(h header) {
 	l := d.listeners[h.dstPort]
-	if l == nil || len(l.backlog) >= Backlog || len(d.conns) >= MaxConns {
+	if l == nil || len(l.backlog) >= Backlog || len(d.conns) >= MaxConns && !d.evict() {
 		d.replies = append(d.replies, h.reset())
 		return
 	}
@@ -55,6 +55,10 @@ func (d *Device) request(h header) {
 // connPacket handles a packet of an open stream, other than RST.
 func (d *Device) connPacket(c *Conn, h header, chain *queue.Chain, payload int) {
 	c.peerAlloc, c.peerFwd = h.bufAlloc, h.fwdCnt
+	if c.dialing {
+		d.answer(c, h)
+		return
+	}
 	switch h.op {
 	case opRW:
 		if !c.accept(chain, int64(h.len), payload) {
@@ -80,6 +84,18 @@ func (d *Device) connPacket(c *Conn, h header, chain *queue.Chain, payload int) 
 		return
 	}
 	d.schedule(c) // credit may let a writer go on
+}
+
+// answer handles what the guest says to a REQUEST of Dial: RESPONSE, after the
+// request went out, or nonsense.
+func (d *Device) answer(c *Conn, h header) {
+	if h.op != opResponse || c.request {
+		d.replies = append(d.replies, h.reset())
+		d.remove(c, syscall.ECONNRESET)
+		return
+	}
+	c.dialing = false
+	c.cond.Broadcast()
 }
 
 // accept buffers the payload of a packet. It is false when the packet lies

@@ -100,16 +100,16 @@ func (c *Conn) credit() uint32 {
 
 // due says whether the stream has a packet that can go now.
 func (c *Conn) due() bool {
-	return c.respond || c.tellCredit || (len(c.out) > 0 && c.credit() > 0) ||
+	return c.request || c.respond || c.tellCredit || (len(c.out) > 0 && c.credit() > 0) ||
 		(len(c.out) == 0 && c.shut&^c.shutSent != 0)
 }
 
 // nextPacket is the packet to send next. Precondition: due.
 func (c *Conn) nextPacket() (header, []byte) {
-	h := header{
-		srcCID: HostCID, dstCID: c.dev.cid, srcPort: c.key.host, dstPort: c.key.guest, kind: typeStream,
-	}
+	h := c.header(0)
 	switch {
+	case c.request:
+		h.op = opRequest
 	case c.respond:
 		h.op = opResponse
 	case len(c.out) > 0 && c.credit() > 0:
@@ -121,6 +121,13 @@ func (c *Conn) nextPacket() (header, []byte) {
 		h.op, h.flags = opShutdown, c.shut
 	}
 	return h, nil
+}
+
+// header is that of a packet to the guest's end of the stream.
+func (c *Conn) header(op uint16) header {
+	return header{
+		srcCID: HostCID, dstCID: c.dev.cid, srcPort: c.key.host, dstPort: c.key.guest, kind: typeStream, op: op,
+	}
 }
 
 const (
@@ -136,6 +143,8 @@ func (c *Conn) packetSent(h header, n int) {
 	c.toldFwd = c.fwd // every packet carries the credit
 	c.tellCredit = false
 	switch h.op {
+	case opRequest:
+		c.request = false
 	case opResponse:
 		c.respond = false
 	case opRW:
@@ -146,5 +155,9 @@ func (c *Conn) packetSent(h header, n int) {
 		}
 	case opShutdown:
 		c.shutSent = h.flags
+		if h.flags == shutBoth {
+			c.dev.shuts++
+			c.shutOrder = c.dev.shuts
+		}
 	}
 }
