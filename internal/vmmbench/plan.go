@@ -43,7 +43,7 @@ var Benchmarks = []Benchmark{
 	{"net.send", Net, MBytes, "TCP stream from the guest, 64 KiB writes", 0.9},
 	{"net.recv", Net, MBytes, "TCP stream to the guest, 64 KiB writes", 0.9},
 	{"fs.walk", FS, PerSecond, "walk of a tree, readdir and lstat of each file", 1},
-	{"fs.read", FS, MBytes, "read of a file of 64 MiB, 1 MiB a call", 1},
+	{"fs.read", FS, MBytes, "read of a file of 32 MiB, 1 MiB a call", 1},
 }
 
 // Idle is a benchmark that does nothing: what the counters show for it is what
@@ -63,12 +63,12 @@ const (
 	ShareTag      = "bench"
 	ShareTree     = "tree"
 	ShareFile     = "file"
-	ShareFileSize = 64 << 20
+	ShareFileSize = 32 << 20
 	ShareDirs     = 50 // directories below ShareTree
 	ShareFiles    = 40 // files in each
 
 	// DiskSize is that of the disk, in bytes. It holds no zeroes.
-	DiskSize = 64 << 20
+	DiskSize = 32 << 20
 
 	HostIP, GuestIP = "10.111.0.1", "10.111.0.2"
 	NetPort         = "7070"
@@ -84,5 +84,5 @@ const (
 
 	RoundTrip   = 64
 	StreamWrite = 64 << 10
-	StreamSize  = 96 << 20
+	StreamSize  = 32 << 20
 )

@@ -44,7 +44,8 @@ const (
 type Counters struct {
 	Exits  int64 `json:"exits"`  // of the hardware
 	User   int64 `json:"user"`   // that went to the monitor: MMIO and ports
-	Kicks  int64 `json:"kicks"`  // notifications: MMIO that KVM served itself
+	Kicks  int64 `json:"kicks"`  // notifications of virtqueues, which KVM serves itself
+	Kernel int64 `json:"kernel"` // other accesses KVM served itself: the interrupt controllers
 	Halts  int64 `json:"halts"`  // HLT of an idle guest
 	Inject int64 `json:"inject"` // interrupts given to the guest
 }
@@ -52,7 +53,7 @@ type Counters struct {
 // Sub returns c - d, at least 0.
 func (c Counters) Sub(d Counters) Counters {
 	return Counters{
-		max(0, c.Exits-d.Exits), max(0, c.User-d.User), max(0, c.Kicks-d.Kicks),
+		max(0, c.Exits-d.Exits), max(0, c.User-d.User), max(0, c.Kicks-d.Kicks), max(0, c.Kernel-d.Kernel),
 		max(0, c.Halts-d.Halts), max(0, c.Inject-d.Inject),
 	}
 }

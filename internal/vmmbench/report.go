@@ -131,13 +131,14 @@ func pairs(ours, theirs []float64) []float64 {
 }
 
 func (p *printer) costs() {
-	rows := [][]string{{"", "", "exits", "to the monitor", "notifications", "interrupts", "halts"}}
+	rows := [][]string{{"", "", "exits", "to the monitor", "notifications", "interrupt controller", "interrupts", "halts"}}
 	for _, b := range p.measured() {
 		for _, m := range Monitors {
 			row := []string{b.Name, m}
 			for _, f := range []func(*Counters) int64{
 				func(c *Counters) int64 { return c.Exits }, func(c *Counters) int64 { return c.User },
-				func(c *Counters) int64 { return c.Kicks }, func(c *Counters) int64 { return c.Inject },
+				func(c *Counters) int64 { return c.Kicks }, func(c *Counters) int64 { return c.Kernel },
+				func(c *Counters) int64 { return c.Inject },
 				func(c *Counters) int64 { return c.Halts },
 			} {
 				var list []float64

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -28,6 +29,7 @@ type driver struct {
 	kernel, initrd          string
 	suites                  string
 	runs                    int
+	kicks                   bool
 	out                     *json.Encoder
 }
 
@@ -39,6 +41,7 @@ func (d *driver) flags() *flag.FlagSet {
 	} {
 		fs.StringVar(p, name, *p, "")
 	}
+	fs.BoolVar(&d.kicks, "kicks", d.kicks, "")
 	fs.IntVar(&d.runs, "runs", d.runs, "")
 	return fs
 }
@@ -75,6 +78,11 @@ func driverMain(args []string) error {
 func (d *driver) prepare() error {
 	if err := unix.Mount("debugfs", debugfs, "debugfs", 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 		return err
+	}
+	if d.kicks {
+		if err := countKicks(); err != nil {
+			return err
+		}
 	}
 	if err := makeFiles(); err != nil {
 		return err
@@ -126,29 +134,51 @@ func (d *driver) boot(name string, run int) error {
 		return err
 	}
 	g := guest{driver: d, monitor: name, run: run, root: append(m.others, m.cmd.Process.Pid)}
-	lines := bufio.NewScanner(r)
-	var log []string
-	for lines.Scan() {
-		l, ok := vmmbench.ParseLine(lines.Text())
-		if !ok {
-			log = append(log, lines.Text())
-			continue
-		}
-		if err := g.take(l); err != nil {
-			return err
-		}
-		if l.Step == vmmbench.Done {
-			break
-		}
+	if err := g.follow(r); err != nil {
+		// A duplex that is stuck says where.
+		_ = m.cmd.Process.Signal(unix.SIGQUIT)
+		return errors.Join(err, m.cmd.Wait())
 	}
-	if !g.done {
-		return fmt.Errorf("the guest ended early: %w; its console: %s", m.cmd.Wait(), strings.Join(log, "\n"))
-	}
-	go func() { // what it writes while it powers off
-		for lines.Scan() {
+	return m.cmd.Wait()
+}
+
+// stuck is how long a benchmark may take, in time of the lab.
+const stuck = 15 * time.Second
+
+// follow takes what the guest writes, until it is done.
+func (g *guest) follow(r io.Reader) error {
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		for s := bufio.NewScanner(r); s.Scan(); {
+			lines <- s.Text()
 		}
 	}()
-	return m.cmd.Wait()
+	var log []string
+	for !g.done {
+		select {
+		case text, ok := <-lines:
+			l, isLine := vmmbench.ParseLine(text)
+			switch {
+			case !ok:
+				return fmt.Errorf("the guest ended early; its console: %s", strings.Join(log, "\n"))
+			case !isLine:
+				log = append(log, text)
+				continue
+			}
+			if err := g.take(l); err != nil {
+				return err
+			}
+		case <-time.After(stuck):
+			c, err := readCounters()
+			return errors.Join(fmt.Errorf("the guest is silent for %v; counters since the last benchmark's begin %+v", stuck, c.Sub(g.before)), err)
+		}
+	}
+	go func() { // what it writes while it powers off
+		for range lines {
+		}
+	}()
+	return nil
 }
 
 // guest is one boot.

@@ -31,7 +31,7 @@ const firmware = "/usr/share/qemu/bios-microvm.bin"
 
 // lab runs the driver in one lab; the records go to out.
 func (o *options) lab(ctx context.Context, out io.Writer) error {
-	d := driver{suites: o.suites, runs: o.runs}
+	d := driver{suites: o.suites, runs: o.runs, kicks: o.kicks}
 	carry := []string{firmware}
 	var err error
 	if d.kernel, d.initrd, err = o.files(ctx); err != nil {
@@ -58,7 +58,7 @@ func (o *options) lab(ctx context.Context, out io.Writer) error {
 		Argv:  append([]string{self, inLab}, d.arguments()...),
 		Carry: append(carry, d.kernel, d.initrd, d.duplex, d.qemu),
 		Cwd:   "/", CarryOnly: true, Deterministic: !o.wall, Timeout: o.timeout,
-		Memory: labMemory,
+		Memory: labMemory, CPUs: o.cpus,
 	}, workload.Stdio{Out: out, Err: os.Stderr}, nil)
 	if err != nil {
 		return err

@@ -27,7 +27,8 @@ type options struct {
 	native        bool
 	timeout       time.Duration
 	json, from    string
-	memory        int
+	cpus          int
+	kicks         bool
 }
 
 func main() {
@@ -40,6 +41,8 @@ func main() {
 	flag.StringVar(&o.suites, "suites", "blk,net,fs", "`SUITES` to run")
 	flag.IntVar(&o.runs, "runs", 3, "boots of each monitor")
 	flag.BoolVar(&o.wall, "wall", false, "measure time, not instructions")
+	flag.IntVar(&o.cpus, "cpus", 1, "CPUs of the lab, with -wall")
+	flag.BoolVar(&o.kicks, "kicks", true, "count notifications by a probe in the lab's kernel")
 	flag.BoolVar(&o.native, "native", true, "measure start and memory on this host, if it has a /dev/kvm")
 	flag.DurationVar(&o.timeout, "timeout", 20*time.Minute, "end the lab after `DURATION`")
 	flag.StringVar(&o.json, "json", "", "write the records to `FILE`, one a line")

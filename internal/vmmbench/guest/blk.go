@@ -15,11 +15,11 @@ const (
 	block    = 4096
 	large    = 1 << 20
 
-	reads       = 3000 // one after the other
+	reads       = 1000 // one after the other
 	busyThreads = 16
-	busyReads   = 500 // of each thread
-	largeReads  = 2 * vmmbench.DiskSize / large
-	syncs       = 600
+	busyReads   = 100 // of each thread
+	largeReads  = vmmbench.DiskSize / large
+	syncs       = 250
 	warm        = 64
 )
 

@@ -9,7 +9,7 @@ import (
 	"github.com/duplex-run/duplex/internal/vmmbench"
 )
 
-const roundTrips = 2000
+const roundTrips = 700
 
 // netSuite talks TCP with the driver, through eth0.
 func netSuite() error {
