@@ -67,7 +67,8 @@ type Memory struct {
 	Other   int64 `json:"other"`   // other files, shared memory
 	// Processes is how many there were.
 	Processes int `json:"processes"`
-	// Private is what of the rest is in no page cache: it is gone with the machine.
+	// Private is what of the last three no file holds: what the host has less of
+	// while the machine runs, besides guest memory.
 	Private int64 `json:"private"`
 }
 

@@ -72,7 +72,7 @@ func addSmaps(m *vmmbench.Memory, text []byte, guest int64) error {
 			add = kindOf(m, name, size, guest)
 		case "Pss":
 			*add += n
-		case "Private_Dirty":
+		case "Anonymous":
 			if add != &m.Guest {
 				m.Private += n
 			}
