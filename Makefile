@@ -6,7 +6,11 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X github.com/duplex-run/duplex/internal/cli.Version=$(VERSION)
 EMBED := internal/embedded/files
 
+<<<<<<< HEAD
 .PHONY: demo build embed check test bench bench-vmm setup clean
+=======
+.PHONY: demo build embed check test fuzz bench setup clean
+>>>>>>> main
 
 ## demo: on a fresh machine, install what is missing, build, compare
 demo: setup build
@@ -33,6 +37,10 @@ check:
 test: setup build
 	scripts/check --static
 	scripts/test
+
+## fuzz: every fuzz target, FUZZTIME each (10m); hours in all
+fuzz: embed
+	scripts/fuzz
 
 ## bench: benchmarks of the packages
 bench: build

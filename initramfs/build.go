@@ -19,15 +19,17 @@ import (
 	"github.com/duplex-run/duplex/kernel"
 )
 
-// modulesDir is where the agent finds its modules; orderName lists them.
+// modulesDir is where the agent finds its modules; orderName lists them, and
+// lateName followed by the name of a late module those to load for it.
 const (
 	modulesDir = "modules"
 	orderName  = modulesDir + "/order"
+	lateName   = modulesDir + "/late-"
 )
 
 // format changes when the layout of the archive does, so that archives in the
 // cache made by an older duplex are not used.
-const format = 1
+const format = 2
 
 // Options say what to build.
 type Options struct {
@@ -72,7 +74,7 @@ func Build(ctx context.Context, opts Options) (string, Stats, error) {
 			}
 		}
 		w := bufio.NewWriterSize(f, 1<<20)
-		if err := write(w, agent, modules); err != nil {
+		if err := write(w, agent, modules, opts); err != nil {
 			return err
 		}
 		return w.Flush()
@@ -110,7 +112,7 @@ func (o Options) key() (string, error) {
 }
 
 // write writes the archive: directories, the agent, the modules, their order.
-func write(w io.Writer, agent []byte, modules []kernel.Module) error {
+func write(w io.Writer, agent []byte, modules []kernel.Module, opts Options) error {
 	rw := cpio.Newc.Writer(w)
 	for _, dir := range []string{"dev", "proc", "sys", modulesDir} {
 		if err := rw.WriteRecord(record(cpio.Directory(dir, 0o755))); err != nil {
@@ -120,22 +122,44 @@ func write(w io.Writer, agent []byte, modules []kernel.Module) error {
 	if err := rw.WriteRecord(record(file("init", agent, 0o755))); err != nil {
 		return err
 	}
+	written := map[string]bool{}
+	if err := writeModules(rw, orderName, modules, written); err != nil {
+		return err
+	}
+	for _, name := range opts.Set.Late {
+		modules, ok, err := late(opts.Kernel, name)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		if err := writeModules(rw, lateName+name, modules, written); err != nil {
+			return err
+		}
+	}
+	return cpio.WriteTrailer(rw)
+}
+
+// writeModules writes the modules that are not written yet, and a list of all.
+func writeModules(rw cpio.RecordWriter, list string, modules []kernel.Module, written map[string]bool) error {
 	var order strings.Builder
 	for _, m := range modules {
+		name := m.Name + ".ko"
+		fmt.Fprintln(&order, name)
+		if written[name] {
+			continue
+		}
+		written[name] = true
 		data, err := m.Read()
 		if err != nil {
 			return err
 		}
-		name := m.Name + ".ko"
 		if err := rw.WriteRecord(record(file(path.Join(modulesDir, name), data, 0o644))); err != nil {
 			return err
 		}
-		fmt.Fprintln(&order, name)
 	}
-	if err := rw.WriteRecord(record(file(orderName, []byte(order.String()), 0o644))); err != nil {
-		return err
-	}
-	return cpio.WriteTrailer(rw)
+	return rw.WriteRecord(record(file(list, []byte(order.String()), 0o644)))
 }
 
 func file(name string, data []byte, perm uint64) cpio.Record {

@@ -50,10 +50,20 @@ func TestBuildHoldsAgentAndModulesInOrder(t *testing.T) {
 				t.Errorf("init has mode %#o", mode)
 			}
 			order := strings.Fields(string(content(t, a, "modules/order")))
-			if len(order) != stats.Modules || stats.Files != len(a.Order) {
-				t.Errorf("stats %+v, but %d modules and %d entries", stats, len(order), len(a.Order))
+			all := slices.Clone(order)
+			for _, name := range set.Late {
+				late := strings.Fields(string(content(t, a, "modules/late-"+name)))
+				if len(late) == 0 || late[len(late)-1] != name+".ko" || slices.Contains(order, name+".ko") {
+					t.Errorf("for %s the modules %q are loaded", name, late)
+				}
+				all = append(all, late...)
 			}
-			for _, name := range order {
+			slices.Sort(all)
+			all = slices.Compact(all)
+			if len(all) != stats.Modules || stats.Files != len(a.Order) {
+				t.Errorf("stats %+v, but %d modules and %d entries", stats, len(all), len(a.Order))
+			}
+			for _, name := range all {
 				if data := content(t, a, "modules/"+name); !bytes.HasPrefix(data, []byte("\x7fELF")) {
 					t.Errorf("%s is no ELF object", name)
 				}

@@ -4,7 +4,8 @@
 //
 //	/init            the agent (initramfs/guest), PID 1
 //	/modules/*.ko    uncompressed modules
-//	/modules/order   their file names, one a line, in the order to load them
+//	/modules/order   file names, one a line, of those to load, in that order
+//	/modules/network those to load before a workload with a network
 //	/dev /proc /sys  empty, for the agent to mount on
 //
 // Nothing in it depends on the run, so Build makes an archive once for an agent,

@@ -14,6 +14,9 @@ type Set struct {
 	// Required modules that are neither built into the kernel nor there as
 	// modules are an error; Optional ones are left out.
 	Required, Optional []string
+	// Late modules are loaded only for workloads that need them, each with what
+	// it depends on. Those that the kernel lacks are left out.
+	Late []string
 }
 
 // MicroVM is for duplex's own monitor: virtio-mmio, the image on a block device,
@@ -22,6 +25,7 @@ var MicroVM = Set{
 	Name:     "microvm",
 	Required: []string{"virtio_mmio", "virtio_blk", "vmw_vsock_virtio_transport", "erofs", "overlay"},
 	Optional: []string{"virtio_rng"},
+	Late:     []string{"virtiofs", "virtio_net", "virtio_balloon"},
 }
 
 // Lab is for the emulated machine: the agent's streams on virtio-serial, and all
@@ -33,16 +37,31 @@ var Lab = Set{
 }
 
 // Modules returns the modules of the set that k does not have built in, in the
-// order to load them.
+// order to load them, without the late ones.
 func (s Set) Modules(k *kernel.Kernel) ([]kernel.Module, error) {
-	names := slices.Concat(s.Required, s.Optional)
+	return modules(k, s.Required, s.Optional)
+}
+
+func modules(k *kernel.Kernel, required, optional []string) ([]kernel.Module, error) {
+	names := slices.Concat(required, optional)
 	order, err := k.Modules(names...)
 	var missing *kernel.MissingError
 	if !errors.As(err, &missing) {
 		return order, err
 	}
 	names = slices.DeleteFunc(names, func(name string) bool {
-		return slices.Contains(s.Optional, name) && slices.Contains(missing.Modules, name)
+		return slices.Contains(optional, name) && slices.Contains(missing.Modules, name)
 	})
 	return k.Modules(names...)
+}
+
+// late returns the modules to load for the late module name; built in are none.
+// ok is false when the kernel has it neither built in nor as a module.
+func late(k *kernel.Kernel, name string) (order []kernel.Module, ok bool, err error) {
+	order, err = k.Modules(name)
+	var missing *kernel.MissingError
+	if errors.As(err, &missing) {
+		return nil, false, nil
+	}
+	return order, err == nil, err
 }

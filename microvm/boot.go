@@ -3,7 +3,6 @@ package microvm
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"time"
@@ -11,9 +10,6 @@ import (
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
 	"github.com/duplex-run/duplex/vmm/trace"
-	"github.com/duplex-run/duplex/vmm/virtio"
-	"github.com/duplex-run/duplex/vmm/virtio/blk"
-	"github.com/duplex-run/duplex/vmm/virtio/rng"
 )
 
 // BootOptions say what a guest that somebody brings along is connected to.
@@ -61,7 +57,7 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 		return vmm.Exit{}, vmm.Stats{}, err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	devices, err := h.open()
+	devices, err := h.open(o)
 	if err != nil {
 		return vmm.Exit{}, vmm.Stats{}, err
 	}
@@ -129,31 +125,4 @@ func createTrace(path string) (*trace.Writer, error) {
 		return nil, &workload.Error{Op: "make the trace file", Err: err}
 	}
 	return trace.NewWriter(f, trace.Header{}), nil
-}
-
-// open makes the devices, in the order the guest sees them. On error none is
-// left open.
-func (h *Hardware) open() (_ []virtio.Device, err error) {
-	var devices []virtio.Device
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, closeAll(devices))
-		}
-	}()
-	for _, d := range h.Disks {
-		disk, err := blk.Open(blk.Options{Path: d.Path, ID: d.ID, ReadOnly: d.ReadOnly, Direct: d.Direct, Queues: d.Queues})
-		if err != nil {
-			return devices, &workload.Error{Op: "make the microVM", Err: fmt.Errorf("disk %s: %w", d.Path, err)}
-		}
-		devices = append(devices, disk)
-	}
-	return append(devices, rng.New()), nil
-}
-
-func closeAll(devices []virtio.Device) error {
-	var errs error
-	for _, d := range devices {
-		errs = errors.Join(errs, d.Close())
-	}
-	return errs
 }

@@ -43,7 +43,7 @@ func startBare(t *testing.T, action string, change func(*Hardware, *BootOptions)
 	if change != nil {
 		change(&h, &o)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	g.cancel = cancel
 	go func() {
 		defer close(g.done)

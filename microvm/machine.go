@@ -27,6 +27,7 @@ type machine struct {
 	vm          *vmm.VM
 	sockets     *vsock.Device
 	streams     map[agentproto.Port]*stream
+	shares      []agentproto.Share // of the volumes
 	console     *console.Tail
 	bootTimeout time.Duration
 	overdue     atomic.Bool   // ended because the agent did not come up
@@ -42,6 +43,10 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 		down:        make(chan struct{}),
 	}
 	h := r.hardware(spec, memory)
+	var err error
+	if h.Shares, m.shares, err = shareVolumes(spec.Volumes); err != nil {
+		return nil, err
+	}
 	if err := h.validate(); err != nil {
 		return nil, err
 	}
@@ -88,7 +93,7 @@ func (m *machine) devices(h *Hardware) ([]virtio.Device, error) {
 	if m.streams, err = listen(m.sockets); err != nil {
 		return nil, &workload.Error{Op: "make the microVM", Err: errors.Join(err, m.sockets.Close())}
 	}
-	devices, err := h.open()
+	devices, err := h.open(BootOptions{})
 	if err != nil {
 		return nil, errors.Join(err, m.sockets.Close())
 	}

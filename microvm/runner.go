@@ -52,7 +52,7 @@ func (r Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdi
 	if err != nil {
 		return workload.Exit{}, err
 	}
-	exit, err := m.run(ctx, r.session(m, spec, started, rec), start(spec), stdio)
+	exit, err := m.run(ctx, r.session(m, spec, started, rec), start(spec, m.shares), stdio)
 	used.record(m.vm, rec)
 	if cerr := m.close(); err == nil && cerr != nil {
 		err = &workload.Error{Op: "end the microVM", Err: cerr}
@@ -82,9 +82,10 @@ func memorySize(res workload.Resources) (uint64, error) {
 const diskID = "rootfs"
 
 // start is what the agent is told; paths of the host mean nothing to it.
-func start(spec workload.Spec) *agentproto.Start {
+func start(spec workload.Spec, shares []agentproto.Share) *agentproto.Start {
 	spec.Rootfs = workload.Rootfs{Digest: spec.Rootfs.Digest}
-	return &agentproto.Start{Spec: spec, Root: diskID, TimeNs: time.Now().UnixNano()}
+	spec.Volumes = nil
+	return &agentproto.Start{Spec: spec, Root: diskID, TimeNs: time.Now().UnixNano(), Shares: shares}
 }
 
 func (r Runner) session(m *machine, spec workload.Spec, started time.Time, rec *workload.Recorder) *agentproto.Session {

@@ -76,6 +76,8 @@ type Setup struct {
 	ExecFiles int `json:"exec_files"`
 	// Extra files go into the upper directory.
 	Extra []workload.ExtraFile `json:"extra,omitempty"`
+	// Volumes are bound into the root, in this order.
+	Volumes []workload.Volume `json:"volumes,omitempty"`
 }
 
 // Execute tells exec what to become.

@@ -19,6 +19,8 @@ type builder struct {
 	lower *os.File // root directory of the image
 	stage *os.File // tmpfs with upper/, work/, lower/, root/ and nodes/
 	root  *os.File // the overlay
+
+	volumes []*os.File // detached mounts, in the order of setup.Volumes
 }
 
 // build makes and enters the container's root file system; when it returns, the
@@ -33,6 +35,7 @@ func build(s *handshake.Setup) ([]handshake.Stamp, error) {
 		run  func() error
 	}{
 		{"make the mounts private", b.private},
+		{"open the volumes", b.openVolumes},
 		{"mount the scratch tmpfs", b.mountStage},
 		{"mount the image", b.mountLower},
 		{"write the extra files", b.writeExtra},
@@ -43,6 +46,7 @@ func build(s *handshake.Setup) ([]handshake.Stamp, error) {
 		{"make the device nodes", b.makeNodes},
 		{"mask paths", b.maskPaths},
 		{"make paths read-only", b.readonlyPaths},
+		{"mount the volumes", b.mountVolumes},
 		{"set the host name", func() error { return unix.Sethostname([]byte(s.Hostname)) }},
 		{"bring the loopback interface up", loopbackUp},
 		{"", func() error {
@@ -59,7 +63,7 @@ func build(s *handshake.Setup) ([]handshake.Stamp, error) {
 }
 
 func (b *builder) close() {
-	for _, f := range []*os.File{b.root, b.stage, b.lower} {
+	for _, f := range append(b.volumes, b.root, b.stage, b.lower) {
 		if f != nil {
 			_ = f.Close()
 		}

@@ -55,10 +55,32 @@ func TestUnsigned(t *testing.T) {
 
 func TestLoadModules(t *testing.T) {
 	dir := t.TempDir()
-	must(t, loadModules(dir)) // no list, nothing to load
+	must(t, loadModules(dir, modulesAlways)) // no list, nothing to load
 	must(t, os.WriteFile(filepath.Join(dir, "order"), []byte("a.ko\n"), 0o644))
-	if err := loadModules(dir); err == nil || !strings.Contains(err.Error(), "a.ko") {
+	if err := loadModules(dir, modulesAlways); err == nil || !strings.Contains(err.Error(), "a.ko") {
 		t.Errorf("a missing module: %v", err)
+	}
+}
+
+// A late module that is built in has an empty list; without one, the kernel has
+// no such module.
+func TestLoadLate(t *testing.T) {
+	dir := t.TempDir()
+	if err := loadLate(dir, "virtiofs"); err == nil || !strings.Contains(err.Error(), "no virtiofs") {
+		t.Errorf("no list: %v", err)
+	}
+	list := filepath.Join(dir, "late-virtiofs")
+	if err := os.WriteFile(list, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := loadLate(dir, "virtiofs"); err != nil {
+		t.Errorf("built in: %v", err)
+	}
+	if err := os.WriteFile(list, []byte("fuse.ko\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := loadLate(dir, "virtiofs"); err == nil || !strings.Contains(err.Error(), "fuse.ko") {
+		t.Errorf("module missing: %v", err)
 	}
 }
 

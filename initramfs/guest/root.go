@@ -125,6 +125,11 @@ func blockDevice(class, id string) (string, error) {
 
 // prepareRoot is everything between the spec and the workload's process.
 func prepareRoot(start *agentproto.Start) (*carried, error) {
+	if len(start.Shares) > 0 {
+		if err := loadLate("/modules", "virtiofs"); err != nil {
+			return nil, err
+		}
+	}
 	upper, err := mountRoot(start.Root)
 	if err != nil {
 		return nil, err
@@ -133,6 +138,9 @@ func prepareRoot(start *agentproto.Start) (*carried, error) {
 		return nil, err
 	}
 	if err := mountRest(); err != nil {
+		return nil, err
+	}
+	if err := mountShares(start.Shares); err != nil {
 		return nil, err
 	}
 	if start.Lab == nil {

@@ -86,16 +86,26 @@ func parameter(line, key string) string {
 	return ""
 }
 
-// loadModules loads the modules named in dir/order, one name a line, in that
-// order. A directory without an order has no modules to load.
-func loadModules(dir string) error {
-	order, err := os.ReadFile(filepath.Join(dir, "order"))
+// The lists of modules in /modules.
+const (
+	modulesDir    = "/modules"
+	modulesAlways = "order"
+)
+
+// loadModules loads the modules named in a list in dir, one name a line, in that
+// order. Without the list there are no modules to load.
+func loadModules(dir, list string) error {
+	order, err := os.ReadFile(filepath.Join(dir, list))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("load modules: %w", err)
 	}
+	return loadList(dir, order)
+}
+
+func loadList(dir string, order []byte) error {
 	for name := range strings.FieldsSeq(string(order)) {
 		if err := loadModule(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("load module %s: %w", name, err)

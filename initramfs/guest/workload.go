@@ -28,6 +28,9 @@ func serve(h *host, l links, start *agentproto.Start) error {
 	if err != nil {
 		return fail("set up the root file system", err)
 	}
+	if err := writeNames("/etc", launch.Hostname(start.Spec), start.Network); err != nil {
+		return fail("set up the network", err)
+	}
 	path, exit, err := prepareCommand(&start.Spec)
 	if err != nil {
 		return fail("prepare the command", err)
@@ -100,7 +103,10 @@ func setIdentity(start *agentproto.Start) error {
 	if err := unix.Sethostname([]byte(launch.Hostname(start.Spec))); err != nil {
 		return fmt.Errorf("set the host name: %w", err)
 	}
-	return loopbackUp()
+	if err := loopbackUp(); err != nil {
+		return err
+	}
+	return networkUp(start.Network)
 }
 
 // prepareCommand writes the extra files, finds the command and seals the root

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -26,6 +27,11 @@ func TestRoundTrip(t *testing.T) {
 	}
 	host := []*Message{
 		{Type: Run, Start: &Start{Spec: workload.Spec{Argv: []string{"true"}}, Lab: &Lab{Return: []string{"/x"}}}},
+		{Type: Run, Start: &Start{Spec: workload.Spec{Argv: []string{"true"}}, Network: &Network{
+			MAC: "02:00:00:00:00:01", MTU: 1500, Search: []string{"example.org"},
+			Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.2.15/24"), netip.MustParsePrefix("fd00::15/64")},
+			Gateways:  []netip.Addr{netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("fd00::2")},
+			DNS:       []netip.Addr{netip.MustParseAddr("10.0.2.3")}}}},
 		{Type: Signal, Signal: 64},
 		{Type: Resize, Size: &workload.WinSize{Rows: 1, Cols: 65535}},
 		{Type: StdinEOF},
@@ -49,6 +55,25 @@ func TestRoundTrip(t *testing.T) {
 		}
 		if _, err := side.read(&b); err != io.EOF {
 			t.Errorf("after the last message: %v, want EOF", err)
+		}
+	}
+}
+
+func TestNetworkRefused(t *testing.T) {
+	for name, body := range map[string]string{
+		"no address":      `{}`,
+		"no prefix":       `{"addresses":["10.0.2.15"]}`,
+		"two gateways":    `{"addresses":["10.0.2.15/24"],"gateways":["10.0.2.2","10.0.2.3"]}`,
+		"empty gateway":   `{"addresses":["10.0.2.15/24"],"gateways":[""]}`,
+		"mapped address":  `{"addresses":["::ffff:10.0.2.15/120"]}`,
+		"MTU of 64 KiB":   `{"addresses":["10.0.2.15/24"],"mtu":65536}`,
+		"negative MTU":    `{"addresses":["10.0.2.15/24"],"mtu":-1}`,
+		"server is text":  `{"addresses":["10.0.2.15/24"],"dns":["resolver"]}`,
+		"server is empty": `{"addresses":["10.0.2.15/24"],"dns":[""]}`,
+	} {
+		in := frame(`{"type":"start","start":{"spec":{"argv":["x"]},"network":` + body + `}}`)
+		if _, err := ReadFromHost(bytes.NewReader(in)); err == nil {
+			t.Errorf("%s: accepted", name)
 		}
 	}
 }

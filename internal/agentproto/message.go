@@ -3,6 +3,8 @@ package agentproto
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -62,8 +64,25 @@ type Start struct {
 	Root string `json:"root,omitempty"`
 	// TimeNs is the host's CLOCK_REALTIME in nanoseconds; 0 leaves the clock alone.
 	TimeNs int64 `json:"time_ns,omitempty"`
+	// Network is the interface to set up; nil means loopback only.
+	Network *Network `json:"network,omitempty"`
+	// Shares are directories of the host, mounted in this order.
+	Shares []Share `json:"shares,omitempty"`
 	// Lab asks for what only the lab has; nil in a microVM.
 	Lab *Lab `json:"lab,omitempty"`
+}
+
+// Share is a virtio-fs device and the place it is mounted on.
+type Share struct {
+	// Tag of the device.
+	Tag string `json:"tag"`
+	// Guest is the absolute path; what is missing of it is made.
+	Guest string `json:"guest"`
+	// ReadOnly mounts it read-only; the device refuses writes as well.
+	ReadOnly bool `json:"read_only,omitempty"`
+	// File is the name of the one file below the device's root that is mounted;
+	// empty means the directory.
+	File string `json:"file,omitempty"`
 }
 
 // Lab is what the lab's agent does beyond the microVM's.
@@ -92,6 +111,41 @@ type Item struct {
 	Name string `json:"name"`
 	// Path is absolute. Directories above it are made.
 	Path string `json:"path"`
+}
+
+// Network is the guest's network interface. It is configured by the agent and not
+// by the kernel command line, which would make the kernel wait for devices.
+type Network struct {
+	// MAC is the interface's address, as in 02:00:5e:10:00:01. Empty means the only
+	// interface there is, beside loopback.
+	MAC string `json:"mac,omitempty"`
+	// Addresses are the guest's, with their prefix lengths; one at least.
+	Addresses []netip.Prefix `json:"addresses"`
+	// Gateways are default routes, for each family one at most.
+	Gateways []netip.Addr `json:"gateways,omitempty"`
+	// DNS are the servers for /etc/resolv.conf, in order. Without any the image's
+	// file stays.
+	DNS []netip.Addr `json:"dns,omitempty"`
+	// Search are domains for /etc/resolv.conf.
+	Search []string `json:"search,omitempty"`
+	// MTU in bytes, up to 65535; 0 leaves what the device says.
+	MTU int `json:"mtu,omitempty"`
+}
+
+// valid says whether the agent can use n.
+func (n *Network) valid() bool {
+	if n == nil {
+		return true
+	}
+	families := map[bool]int{}
+	for _, g := range n.Gateways {
+		families[g.Is4()]++
+	}
+	bad := func(p netip.Prefix) bool { return !p.IsValid() || p.Addr().Is4In6() }
+	invalid := func(a netip.Addr) bool { return !a.IsValid() || a.Is4In6() }
+	return len(n.Addresses) > 0 && !slices.ContainsFunc(n.Addresses, bad) &&
+		!slices.ContainsFunc(n.Gateways, invalid) && !slices.ContainsFunc(n.DNS, invalid) &&
+		families[true] <= 1 && families[false] <= 1 && n.MTU >= 0 && n.MTU <= 65535
 }
 
 // maxSignal is the highest signal number Linux has (SIGRTMAX).
@@ -128,7 +182,7 @@ func (m *Message) fromHost() error {
 	ok := false
 	switch m.Type {
 	case Run:
-		ok = m.Start != nil && len(m.Start.Spec.Argv) > 0
+		ok = m.Start != nil && len(m.Start.Spec.Argv) > 0 && m.Start.Network.valid()
 	case Signal:
 		ok = m.Signal > 0 && m.Signal <= maxSignal
 	case Resize:

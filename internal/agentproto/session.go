@@ -239,6 +239,15 @@ var ErrStill = errors.New("the machine stands still")
 // pulse sends Pulse messages until ctx ends or the guest is gone or stands still.
 func (s *Session) pulse(ctx context.Context) {
 	s.alive.Store(time.Now().UnixNano())
+	beat := make(chan struct{}, 1)
+	defer close(beat)
+	go func() { // a guest that does not read blocks this, but not the clock
+		for range beat {
+			if s.write(&Message{Type: Pulse}) != nil {
+				return
+			}
+		}
+	}()
 	tick := time.NewTicker(s.Pulse)
 	defer tick.Stop()
 	for {
@@ -251,7 +260,10 @@ func (s *Session) pulse(ctx context.Context) {
 			s.failed <- ErrStill
 			return
 		}
-		go func() { _ = s.write(&Message{Type: Pulse}) }() // a guest that does not read blocks it
+		select {
+		case beat <- struct{}{}:
+		default: // one is on its way
+		}
 	}
 }
 

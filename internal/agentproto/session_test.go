@@ -318,34 +318,3 @@ func TestSessionUnpacks(t *testing.T) {
 		t.Errorf("got %+v, %v, %d bytes", r.exit, r.err, len(got))
 	}
 }
-
-// stream is a guest that says what it says and is gone.
-type stream struct{ io.Reader }
-
-func (stream) Write(p []byte) (int, error) { return len(p), nil }
-func (stream) Close() error                { return nil }
-
-// Whatever a guest sends, its session ends.
-func FuzzSession(f *testing.F) {
-	var b bytes.Buffer
-	for _, m := range []*Message{{Type: Hello, Version: Version}, {Type: Started, PID: 1},
-		{Type: Exited, Exit: &Exit{StdoutBytes: 3}}, {Type: Returned, Bytes: 2}} {
-		if err := Write(&b, m); err != nil {
-			f.Fatal(err)
-		}
-	}
-	f.Add(b.Bytes(), []byte("out"))
-	f.Add(b.Bytes()[:40], []byte{})
-	f.Fuzz(func(t *testing.T, control, data []byte) {
-		s := &Session{Control: stream{bytes.NewReader(control)}, Stdin: stream{bytes.NewReader(nil)},
-			Stdout: stream{bytes.NewReader(data)}, Stderr: stream{bytes.NewReader(data)},
-			Return: stream{bytes.NewReader(data)}, Unpack: func(r io.Reader) error {
-				_, err := io.Copy(io.Discard, r)
-				return err
-			}}
-		exit, err := s.Run(t.Context(), start(false), workload.Stdio{})
-		if err == nil && (exit.Code < 0 || exit.Code > 255 || exit.Signal < 0 || exit.Signal > 64) {
-			t.Errorf("accepted %+v", exit)
-		}
-	})
-}

@@ -80,6 +80,14 @@ func (a *app) runInLab(ctx context.Context, j labJob) error {
 	if err != nil {
 		return fmt.Errorf("find the working directory: %w", err)
 	}
+	volumes, err := j.opts.hostVolumes()
+	if err != nil {
+		return err
+	}
+	carry := slices.Concat(j.opts.envFiles, j.carry)
+	for _, v := range volumes {
+		carry = append(carry, v.Host)
+	}
 	stored, err := filepath.Glob(filepath.Join(filepath.Dir(img.EROFS), "*"))
 	if err != nil {
 		return err
@@ -88,7 +96,7 @@ func (a *app) runInLab(ctx context.Context, j labJob) error {
 		Argv:      j.argv(exe, img.Digest, g),
 		Env:       append(j.env(), "DUPLEX_CACHE="+cache),
 		Cwd:       cwd,
-		Carry:     slices.Concat([]string{g.kernel, g.initrd}, stored, j.opts.envFiles, j.carry),
+		Carry:     slices.Concat([]string{g.kernel, g.initrd}, stored, carry),
 		CarryOnly: true,
 		Memory:    max(labMemory, memory+labMemory/2),
 		TTY:       j.opts.tty, Interactive: j.opts.interactive, Deterministic: j.deterministic,

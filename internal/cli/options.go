@@ -21,6 +21,7 @@ import (
 // compare share them.
 type runOptions struct {
 	env, envFiles []string
+	volumes       []string
 	workdir       string
 	user          string
 	hostname      string
@@ -41,6 +42,7 @@ type runOptions struct {
 func (o *runOptions) register(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&o.env, "env", "e", nil, "set `KEY=VALUE`; KEY alone takes the caller's value")
 	fs.StringArrayVar(&o.envFiles, "env-file", nil, "read environment variables from `FILE`")
+	fs.StringArrayVarP(&o.volumes, "volume", "v", nil, "show a file or directory of the host inside: `HOST:GUEST[:ro]`")
 	fs.StringVarP(&o.workdir, "workdir", "w", "", "working `DIR` of the command")
 	fs.StringVarP(&o.user, "user", "u", "", "run as `USER[:GROUP]`, by name or number")
 	fs.StringVarP(&o.hostname, "hostname", "h", "", "host `NAME` inside")
@@ -78,6 +80,9 @@ func (o *runOptions) validate(a *app) error {
 		return a.usage("%v", err)
 	}
 	if err := checkName("--hostname", o.hostname); err != nil {
+		return a.usage("%v", err)
+	}
+	if _, err := o.volumeList(); err != nil {
 		return a.usage("%v", err)
 	}
 	_, err := o.memoryBytes(a)
@@ -158,6 +163,9 @@ func (o *runOptions) spec(a *app, fs *pflag.FlagSet, img imageConfig, cmd []stri
 	}
 	if s.Hostname == "" {
 		s.Hostname = id[:12]
+	}
+	if s.Volumes, err = o.hostVolumes(); err != nil {
+		return workload.Spec{}, err
 	}
 	s.Env, err = o.environment(img.Env, s)
 	return s, err

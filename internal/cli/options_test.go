@@ -81,7 +81,14 @@ func TestBadFlagsAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	tests := []struct{ args, want string }{
-		{"--volume=/a:/b img x", "unknown flag: --volume"},
+		{"--volume=/a img x", "want HOST:GUEST"},
+		{"-v /a:b img x", "not an absolute path"},
+		{"-v /a:/b/..:ro img x", "the root itself"},
+		{"-v /a:/b:rx img x", "neither ro nor rw"},
+		{"-v /a:/b -v /c:/b/ img x", "/b is a volume already"},
+		{"-v /a:/sys/fs img x", "/sys is the kernel's"},
+		{"-v /nonexistent:/b img x", "does not exist"},
+		{"-v /dev/null:/b img x", "neither a directory nor a regular file"},
 		{"-p 80:80 img x", "unknown shorthand flag: 'p'"},
 		{"--memory=1m img x", "less than the minimum of 6m"},
 		{"--memory=lots img x", "not a size"},

@@ -43,7 +43,7 @@ func TestInLab(t *testing.T) {
 	}
 	flags := []string{"-test.v", "-duplex=" + bin, "-image=" + digest, "-debian=" + imported(t, d.ref), "-listing=" + listing}
 	groups := []string{
-		"TestExitStatuses|TestFlags|TestRootIs|TestBadInputs|TestDoctor|TestGuestEnds|TestTerminal",
+		"TestExitStatuses|TestFlags|TestRootIs|TestVolumes|TestBadInputs|TestDoctor|TestGuestEnds|TestTerminal",
 		"TestStreams|TestAGigabyte|TestDebian|TestSignals",
 		"TestCompare|TestKilledRuns|TestEndedRuns",
 	}

@@ -18,7 +18,7 @@ var layers = [][]string{
 	{"compare"},
 	{"lab"},
 	{"microvm", "container"},
-	{"initramfs"},
+	{"initramfs", "network"},
 	{"kernel", "image", "vmm"},
 	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console"},
 	{"internal/lazyregexp", "internal/workload", "internal/testutil"},

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -163,5 +164,61 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A mount point is made inside the root, whatever its links say.
+func TestMountPoint(t *testing.T) {
+	top := t.TempDir()
+	dir := filepath.Join(top, "root")
+	if err := os.MkdirAll(filepath.Join(dir, "real"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{"abs": "/real", "up": "../../real", "out": top, "loop": "loop", "none": "/nowhere/such"} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = root.Close() }()
+	for _, tt := range []struct {
+		path string
+		dir  bool
+		want string // where it is, below dir; or the error after "!"
+	}{
+		{"/a/b/c", true, "a/b/c"},
+		{"/a/b/file", false, "a/b/file"},
+		{"/abs/x", true, "real/x"},
+		{"/up/y", true, "real/y"},
+		{"/out/z", true, "!leads nowhere"},
+		{"/loop/z", true, "!too many levels"},
+		{"/none", true, "!leads nowhere"},
+		{"/none", false, "!leads nowhere"},
+		{"/a/b/file", true, "!cannot be mounted on a file"},
+		{"/a/b/file/x", true, "!not a directory"},
+		{"/a", false, "!cannot be mounted on a directory"},
+		{"/", true, "!the root itself"},
+	} {
+		at, err := MountPoint(root, tt.path, tt.dir)
+		if want, bad := strings.CutPrefix(tt.want, "!"); bad {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: error %v, want %q", tt.path, err, want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", tt.path, err)
+			continue
+		}
+		if got, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(at.Fd()))); err != nil || got != filepath.Join(dir, tt.want) {
+			t.Errorf("%s: %s, %v; want %s", tt.path, got, err, tt.want)
+		}
+		_ = at.Close()
+	}
+	if entries, err := os.ReadDir(top); err != nil || len(entries) != 1 {
+		t.Errorf("beside the root there is %v, %v", entries, err)
 	}
 }

@@ -54,6 +54,20 @@ type Spec struct {
 	// workload is executed; the image itself is not changed. They may overwrite
 	// what the image has at that path. A run with Extra is never ReadOnly.
 	Extra []ExtraFile `json:"extra,omitempty"`
+	// Volumes are files and directories of the host that the workload sees. A
+	// volume comes after those whose Guest is above its own.
+	Volumes []Volume `json:"volumes,omitempty"`
+}
+
+// Volume is a file or directory of the host, shown inside (docker's -v).
+type Volume struct {
+	// Host is the path on the host, absolute; it exists.
+	Host string `json:"host,omitempty"`
+	// Guest is where it is seen, absolute and clean; not the root, nor at or
+	// below /proc, /sys or /dev. What is missing of it is made.
+	Guest string `json:"guest"`
+	// ReadOnly refuses writes there, with EROFS.
+	ReadOnly bool `json:"read_only,omitempty"`
 }
 
 // ExtraFile is a small file that comes with the run and not with the image:

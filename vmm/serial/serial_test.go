@@ -210,18 +210,23 @@ func TestWideAccess(t *testing.T) {
 	r.Write(regLSR, nil)
 }
 
-// FuzzPort does accesses as the input says: an offset, whether to read, a value.
+// FuzzPort does accesses as the input says: an offset, whether to read, a value;
+// and gives the guest input when the direction says so.
 func FuzzPort(f *testing.F) {
 	f.Add([]byte{3, 0, 0x83, 0, 0, 1, 3, 0, 3, 0, 0, 'x', 5, 1, 0})
 	f.Add([]byte{4, 0, 0x10, 0, 0, 'x', 0, 1, 0, 255, 1, 0, 255, 0, 0})
+	f.Add([]byte{1, 2, 1, 2, 2, 1, 4, 2, 8, 0, 216, 'i', 0, 216, 'n', 0, 1, 0, 5, 1, 0})
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		r := newRig()
 		sent := 0
 		for ; len(ops) >= 3; ops = ops[3:] {
 			p := bytes.Repeat(ops[2:3], int(ops[1]>>1)%9)
-			if ops[1]&1 == 1 {
+			switch {
+			case ops[1] > 200:
+				r.Receive(p)
+			case ops[1]&1 == 1:
 				r.Read(uint64(ops[0]), p)
-			} else {
+			default:
 				r.Write(uint64(ops[0]), p)
 				sent++
 			}

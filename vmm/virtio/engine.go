@@ -125,6 +125,13 @@ func (e *Engine) Notify(q int) {
 	}
 }
 
+// Pending says whether the driver has made requests available beyond the one
+// that is handled. It is for handlers.
+func (e *Engine) Pending(q int) bool {
+	_, l := e.lane(q)
+	return l != nil && l.q.Pending()
+}
+
 // Finish runs handle on a chain of queue q that a handler kept with queue.Later,
 // and returns the chain to the driver; neither happens when the Engine has been
 // stopped since. Several may run at the same time, also of one queue. An error

@@ -2,6 +2,7 @@ package virtio_test
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -129,6 +130,7 @@ func TestStopEndsABusyQueue(t *testing.T) {
 	done := make(chan bool)
 	go func() { dev.Kick(0); close(done) }()
 	for served.Load() < 100 {
+		runtime.Gosched()
 	}
 	dev.Stop()
 	at := served.Load()

@@ -20,7 +20,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: helper exit|kill|sleep|spam|cat|both|list|touch|about|terminal|sysrq|reboot ...")
+		fail("usage: helper exit|kill|sleep|spam|cat|both|list|touch|get|about|terminal|sysrq|reboot ...")
 	}
 	defaultAction(unix.SIGHUP, unix.SIGINT, unix.SIGSEGV, unix.SIGTERM, unix.SIGUSR1)
 	arg := ""
@@ -51,6 +51,12 @@ func main() {
 		if err := os.WriteFile(arg, []byte("x"), 0o600); err != nil {
 			fail("touch: %v", err)
 		}
+	case "get":
+		data, err := os.ReadFile(arg)
+		if err != nil {
+			fail("get: %v", err)
+		}
+		_, _ = os.Stdout.Write(data)
 	case "about":
 		about()
 	case "terminal":

@@ -79,6 +79,12 @@ func (d *driver) prepare() error {
 	if err := unix.Mount("debugfs", debugfs, "debugfs", 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 		return err
 	}
+	// A file system device holds a file for each that the guest knows. virtiofsd
+	// asks for a million by itself.
+	files := unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return err
+	}
 	if d.kicks {
 		if err := countKicks(); err != nil {
 			return err

@@ -18,7 +18,7 @@ const (
 	reads       = 1000 // one after the other
 	busyThreads = 16
 	busyReads   = 100 // of each thread
-	largeReads  = vmmbench.DiskSize / large
+	largeReads  = 2 * vmmbench.DiskSize / large
 	syncs       = 250
 	warm        = 64
 )
@@ -34,7 +34,8 @@ func blkSuite() error {
 	if err != nil {
 		return err
 	}
-	if err := readRandom(fd, buf[:block], warm, 1); err != nil {
+	err = errors.Join(readRandom(fd, buf[:block], warm, 1), readAll(fd, buf, warm/8))
+	if err != nil {
 		return err
 	}
 	return errors.Join(
@@ -45,7 +46,7 @@ func blkSuite() error {
 			return busyThreads * busyReads, busyThreads * busyReads * block, readBusy(fd, buf)
 		}),
 		measure("blk.read1m", func() (int64, int64, error) {
-			return largeReads, largeReads * large, readAll(fd, buf)
+			return largeReads, largeReads * large, readAll(fd, buf, largeReads)
 		}),
 		measure("blk.fsync", func() (int64, int64, error) {
 			return syncs, syncs * block, writeSync(fd, buf[:block], syncs)
@@ -74,8 +75,8 @@ func readBusy(fd int, buf []byte) error {
 	return errors.Join(errs...)
 }
 
-func readAll(fd int, buf []byte) error {
-	for i := range int64(largeReads) {
+func readAll(fd int, buf []byte, n int64) error {
+	for i := range n {
 		if err := full(unix.Pread(fd, buf, i*large%vmmbench.DiskSize)); err != nil {
 			return err
 		}

@@ -79,9 +79,10 @@ func (d *Device) Features() uint64 {
 	return featureMustTellHost | featureStats | featureDeflateOnOOM | featureReporting
 }
 
-// QueueSizes implements virtio.Device. Linux reports 32 ranges at once, and
-// wants a queue that holds them.
-func (d *Device) QueueSizes() []uint16 { return []uint16{32, 32, 8, 8, 64} }
+// QueueSizes implements virtio.Device. Linux reports 32 ranges at once, and does
+// without a balloon where the queue does not hold them: every queue that may be
+// the reporting one does (see reportingQueue).
+func (d *Device) QueueSizes() []uint16 { return []uint16{32, 32, 64, 64, 64} }
 
 // ReadConfig implements virtio.Device (§5.5.4).
 func (d *Device) ReadConfig(offset uint64, p []byte) {

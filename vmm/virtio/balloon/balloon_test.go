@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/duplex-run/duplex/vmm/memory"
@@ -223,7 +224,11 @@ func TestReportingQueue(t *testing.T) {
 			if q < 0 {
 				q = 4
 			}
-			d.Ring(q).Add(v.Buf{Addr: free * page, Len: page, Write: true})
+			ranges := make([]v.Buf, 32) // as many as Linux reports at once
+			for i := range ranges {
+				ranges[i] = v.Buf{Addr: free * page, Len: page, Write: true}
+			}
+			d.Ring(q).Add(ranges...)
 			d.Kick(q)
 			if _, _, ok := d.Ring(q).Next(); ok != (c.queue >= 0) || zero(d, free) != ok {
 				t.Errorf("used: %v, page zero: %v", ok, zero(d, free))
@@ -242,26 +247,34 @@ func stats(pairs ...uint64) []byte {
 	return p
 }
 
-func TestStats(t *testing.T) {
+// answer is what Stats returned.
+type answer struct {
+	s   balloon.Stats
+	err error
+}
+
+// ask calls Stats.
+func ask(ctx context.Context, dev *balloon.Device) <-chan answer {
+	ch := make(chan answer, 1)
+	go func() {
+		s, err := dev.Stats(ctx)
+		ch <- answer{s, err}
+	}()
+	return ch
+}
+
+// startStats is a balloon whose driver gave its first buffer, and notified of it
+// before DRIVER_OK, as Linux does.
+func startStats(t *testing.T) (*balloon.Device, *v.Driver) {
 	dev := balloon.New(balloon.Options{})
 	d := v.Start(t, dev)
-	give := func(p []byte) {
-		d.Ring(statsQ).Add(d.Out(p))
-		d.Kick(statsQ)
-	}
-	give(stats(4, 1)) // the driver's first buffer; nobody asked yet
-	type answer struct {
-		s   balloon.Stats
-		err error
-	}
-	ask := func(ctx context.Context) <-chan answer {
-		ch := make(chan answer, 1)
-		go func() {
-			s, err := dev.Stats(ctx)
-			ch <- answer{s, err}
-		}()
-		return ch
-	}
+	d.Ring(statsQ).Add(d.Out(stats(4, 1)))
+	d.Ring(statsQ).NeedsKick()
+	return dev, d
+}
+
+func TestStats(t *testing.T) {
+	dev, d := startStats(t)
 	for _, c := range []struct {
 		name string
 		raw  []byte
@@ -274,33 +287,43 @@ func TestStats(t *testing.T) {
 		{"far too much", append(make([]byte, 8*balloon.StatsSize), stats(5, 1)...), balloon.Stats{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := ask(context.Background())
+			got := ask(context.Background(), dev)
 			d.Ring(statsQ).Wait() // the device asks
-			give(c.raw)
+			d.Ring(statsQ).Add(d.Out(c.raw))
+			if !d.Ring(statsQ).NeedsKick() {
+				t.Error("the device wants no notification of new statistics")
+			}
+			d.Kick(statsQ)
 			if a := <-got; a.err != nil || a.s != c.want {
 				t.Errorf("got %+v, %v", a.s, a.err)
 			}
 		})
 	}
-	t.Run("no answer", func(t *testing.T) {
-		ctx, cancel := context.WithCancel(context.Background())
-		got := ask(ctx)
-		d.Ring(statsQ).Wait()
-		cancel()
-		if a := <-got; !errors.Is(a.err, context.Canceled) {
-			t.Errorf("got %+v, %v", a.s, a.err)
-		}
-	})
-	t.Run("reset meanwhile", func(t *testing.T) {
-		got := ask(context.Background())
-		d.SetReg(v.RegStatus, 0)
-		if a := <-got; !errors.Is(a.err, balloon.ErrNoStats) {
-			t.Errorf("got %+v, %v", a.s, a.err)
-		}
-		if a := <-ask(context.Background()); !errors.Is(a.err, balloon.ErrNoStats) {
-			t.Errorf("without a driver: %+v, %v", a.s, a.err)
-		}
-	})
+}
+
+// Nobody waits for a guest that does not answer.
+func TestStatsWithoutAnswer(t *testing.T) {
+	dev, d := startStats(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	got := ask(ctx, dev)
+	d.Ring(statsQ).Wait()
+	cancel()
+	if a := <-got; !errors.Is(a.err, context.Canceled) {
+		t.Errorf("cancelled: %+v, %v", a.s, a.err)
+	}
+	got = ask(context.Background(), dev)
+	d.SetReg(v.RegStatus, 0)
+	if a := <-got; !errors.Is(a.err, balloon.ErrNoStats) {
+		t.Errorf("reset meanwhile: %+v, %v", a.s, a.err)
+	}
+	if a := <-ask(context.Background(), dev); !errors.Is(a.err, balloon.ErrNoStats) {
+		t.Errorf("without a driver: %+v, %v", a.s, a.err)
+	}
+	d.Refuse = 1 << 1
+	d.Init()
+	if a := <-ask(context.Background(), dev); !errors.Is(a.err, balloon.ErrNoStats) {
+		t.Errorf("without the feature: %+v, %v", a.s, a.err)
+	}
 }
 
 func works(_ testing.TB, d *v.Driver) {
@@ -313,5 +336,32 @@ func FuzzDevice(f *testing.F) {
 	f.Add([]byte{0, 8, 5, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0x80, 1, 0, 0, 0, 0x80, 32, 0, 0, 0, 2, 0, 0, 3, 0})
 	f.Add([]byte{1, 4, 0, 0, 0, 0x10, 0x02, 0x10, 2, 0, 2, 4, 0, 3, 4})
 	f.Add([]byte{1, 2, 0, 0, 0, 0x80, 40, 0, 0, 0, 2, 2, 0, 3, 2, 2, 2, 0, 3, 2})
-	v.Fuzz(f, func(testing.TB) virtio.Device { return balloon.New(balloon.Options{Pages: 10}) }, works)
+	v.Fuzz(f, func(tb testing.TB) virtio.Device {
+		ctx, cancel := context.WithCancel(context.Background())
+		dev := &asking{Device: balloon.New(balloon.Options{Pages: 10}), ctx: ctx}
+		tb.Cleanup(func() {
+			cancel()
+			dev.wg.Wait()
+		})
+		return dev
+	}, works)
+}
+
+// asking is a balloon whose host resizes it and asks for statistics whenever a
+// driver comes up.
+type asking struct {
+	*balloon.Device
+	ctx context.Context
+	wg  sync.WaitGroup
+}
+
+func (a *asking) Activate(act virtio.Activation) error {
+	err := a.Device.Activate(act)
+	a.wg.Go(func() {
+		for i := range uint32(3) {
+			a.Resize(i)
+			_, _ = a.Stats(a.ctx)
+		}
+	})
+	return err
 }

@@ -107,13 +107,18 @@ func (d *Device) takeStats() error {
 }
 
 // Stats asks the guest for its statistics and waits for them, or for ctx's end.
+// It looks into the queue itself: Linux gives its first buffer, and notifies of
+// it, before it sets DRIVER_OK.
 func (d *Device) Stats(ctx context.Context) (Stats, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s, act, before := &d.stats, d.act, d.stats.answers
 	for asked := false; ; {
+		if act != nil && d.act == act && d.statsQueue() != nil && !s.held {
+			d.check(d.takeStats())
+		}
 		switch {
-		case d.act == nil, d.act != act, act.Features&featureStats == 0, act.Queues[queueStats] == nil:
+		case d.act == nil, d.act != act, d.statsQueue() == nil:
 			return Stats{}, ErrNoStats
 		case asked && s.answers != before:
 			return s.last, nil
@@ -133,6 +138,14 @@ func (d *Device) Stats(ctx context.Context) (Stats, error) {
 			return Stats{}, fmt.Errorf("memory statistics: %w", err)
 		}
 	}
+}
+
+// statsQueue is the statistics queue of the driver that is up, or nil.
+func (d *Device) statsQueue() *queue.Queue {
+	if d.act.Features&featureStats == 0 {
+		return nil
+	}
+	return d.act.Queues[queueStats]
 }
 
 // askStats gives the driver its buffer back, which asks for new statistics.

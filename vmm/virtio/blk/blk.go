@@ -35,7 +35,9 @@ type Options struct {
 	// ReadOnly refuses writes, and shares the file with other readers. A disk
 	// that is not read-only has the file to itself: see ErrInUse.
 	ReadOnly bool
-	// Direct bypasses the host's page cache (O_DIRECT).
+	// Direct bypasses the host's page cache (O_DIRECT). The guest then sees the
+	// host's block size as its own (blk_size), of which the disk's size must be a
+	// multiple. Its buffers may lie anywhere.
 	Direct bool
 	// Queues is the number of request queues, up to MaxQueues; 0 means 1.
 	Queues int
@@ -49,14 +51,18 @@ type Device struct {
 	engine   virtio.Engine
 	disk     disk
 	size     int64
+	align    alignment
 	readOnly bool
 	id       [idLen]byte
 	config   []byte // but the writeback field
 	lanes    []*lane
 	limit    *rate.Limiter
+	workers  workers
 
 	wce       atomic.Bool // the config space's writeback field
 	agreed    atomic.Uint64
+	stopping  atomic.Bool // a reset waits for the requests under way
+	isClosed  atomic.Bool
 	closing   sync.Once
 	closeFile func() error
 	closed    error
@@ -96,12 +102,13 @@ func New(f *os.File, o Options) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", o.Path, err)
 	}
-	d := &Device{disk: file, size: file.size, readOnly: o.ReadOnly, limit: rate.New(o.Limit), closeFile: f.Close}
+	d := &Device{disk: file, size: file.size, align: file.align, readOnly: o.ReadOnly, limit: rate.New(o.Limit), closeFile: f.Close}
+	d.workers.jobs = make(chan job)
 	d.config = configSpace(file, o.Queues)
 	d.wce.Store(true)
 	copy(d.id[:], o.ID)
 	for q := range o.Queues {
-		d.lanes = append(d.lanes, newLane(d, q, file.align))
+		d.lanes = append(d.lanes, newLane(d, q))
 	}
 	return d, nil
 }
@@ -128,6 +135,9 @@ func (d *Device) QueueSizes() []uint16 {
 
 // Activate implements virtio.Device.
 func (d *Device) Activate(a virtio.Activation) error {
+	if d.isClosed.Load() {
+		return os.ErrClosed
+	}
 	d.agreed.Store(a.Features)
 	d.engine.Start(a)
 	return nil
@@ -141,9 +151,11 @@ func (d *Device) Kick(q int) {
 }
 
 // Reset implements virtio.Device. Requests that wait for the rate limit are
-// forgotten.
+// forgotten, and large ones that move data are cut short.
 func (d *Device) Reset() {
+	d.stopping.Store(true)
 	d.engine.Stop()
+	d.stopping.Store(false)
 	for _, l := range d.lanes {
 		l.retry.Stop()
 	}
@@ -154,9 +166,11 @@ func (d *Device) Reset() {
 // Close implements virtio.Device.
 func (d *Device) Close() error {
 	d.closing.Do(func() {
+		d.isClosed.Store(true)
 		d.Reset()
+		d.workers.stop()
 		for _, l := range d.lanes {
-			d.closed = errors.Join(d.closed, l.close())
+			d.closed = errors.Join(d.closed, l.mover.close())
 		}
 		d.closed = errors.Join(d.closed, d.closeFile())
 	})

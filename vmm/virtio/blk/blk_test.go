@@ -8,13 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
 	"github.com/duplex-run/duplex/vmm/virtio"
 	"github.com/duplex-run/duplex/vmm/virtio/blk"
 	"github.com/duplex-run/duplex/vmm/virtio/queue"
+	"github.com/duplex-run/duplex/vmm/virtio/rate"
 	v "github.com/duplex-run/duplex/vmm/virtio/virtqtest"
 )
 
@@ -59,14 +59,40 @@ func request(kind uint32, sector uint64) []byte {
 	return binary.LittleEndian.AppendUint64(p, sector)
 }
 
+// The configuration space field by field (§5.2.4), and what is offered.
 func TestConfig(t *testing.T) {
-	dev, _ := disk(t)
-	d := v.Attach(t, dev)
-	if got := d.Reg(v.RegConfig); got != sectors {
-		t.Errorf("capacity %d, want %d", got, sectors)
-	}
-	if got := d.Reg(v.RegConfig + 12); got != 254 {
-		t.Errorf("seg_max %d, want 254", got)
+	path, _ := diskFile(t)
+	const common = 1<<2 | 1<<6 | 1<<12 // SEG_MAX, BLK_SIZE, MQ
+	for name, c := range map[string]struct {
+		o        blk.Options
+		features uint64
+	}{
+		"read-only":  {blk.Options{ReadOnly: true, Queues: 3}, common | 1<<5},
+		"read-write": {blk.Options{Queues: 3}, common | 1<<9 | 1<<11 | 1<<13 | 1<<14},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.o.Path = path
+			dev := openWith(t, c.o)
+			d := v.Attach(t, dev)
+			if got := dev.Features(); got != c.features || dev.Type() != virtio.TypeBlock {
+				t.Errorf("features %#x, want %#x", got, c.features)
+			}
+			for off, want := range map[uint64]uint32{
+				0: sectors, 4: 0, // capacity
+				8: 0, 12: 254, // size_max (not offered), seg_max
+				20: 512,                    // blk_size
+				32: 3<<16 | 1,              // writeback, num_queues
+				36: 1 << 21, 40: 16, 44: 1, // discard: sectors, segments, alignment
+				48: 64 << 11, 52: 1, 56: 1, // write zeroes: sectors, segments, may unmap
+			} {
+				if got := d.Reg(v.RegConfig + off); got != want {
+					t.Errorf("field at %d is %d, want %d", off, got, want)
+				}
+			}
+			if err := dev.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
@@ -229,81 +255,6 @@ func TestShrunkDisk(t *testing.T) {
 	}
 }
 
-func TestOpenRefuses(t *testing.T) {
-	dir := t.TempDir()
-	odd := filepath.Join(dir, "odd")
-	if err := os.WriteFile(odd, make([]byte, 513), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for path, want := range map[string]string{
-		filepath.Join(dir, "none"): "no such file",
-		odd:                        "not a multiple of 512",
-		dir:                        "neither a file nor a block device",
-	} {
-		if dev, err := blk.Open(blk.Options{Path: path, ReadOnly: true}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("open %s: %v, %v", path, dev, err)
-		}
-	}
-}
-
-// A disk has one writer, or readers.
-func TestLock(t *testing.T) {
-	path, _ := diskFile(t)
-	ro, rw := blk.Options{Path: path, ReadOnly: true}, blk.Options{Path: path}
-	for _, c := range []struct {
-		name          string
-		first, second blk.Options
-		want          error
-	}{
-		{"two readers", ro, ro, nil},
-		{"two writers", rw, rw, blk.ErrInUse},
-		{"a reader, then a writer", ro, rw, blk.ErrInUse},
-		{"a writer, then a reader", rw, ro, blk.ErrInUse},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			first := openWith(t, c.first)
-			second, err := blk.Open(c.second)
-			if !errors.Is(err, c.want) || err != nil && !strings.Contains(err.Error(), path) {
-				t.Errorf("got %v, want %v", err, c.want)
-			}
-			if err == nil {
-				err = second.Close()
-			} else {
-				err = nil
-			}
-			if err := errors.Join(err, first.Close(), first.Close()); err != nil {
-				t.Error(err)
-			}
-			again := openWith(t, c.second) // the lock went with the device
-			if err := again.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-}
-
-// A jailed monitor gets its disks as descriptors.
-func TestNew(t *testing.T) {
-	path, data := diskFile(t)
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := blk.New(f, blk.Options{}); err == nil || !strings.Contains(err.Error(), "not open for reading and writing") {
-		t.Errorf("a writable disk of a file open for reading: %v", err)
-	}
-	for _, n := range []int{-1, blk.MaxQueues + 1} {
-		if _, err := blk.New(f, blk.Options{ReadOnly: true, Queues: n}); err == nil {
-			t.Errorf("%d queues accepted", n)
-		}
-	}
-	dev, err := blk.New(f, blk.Options{ReadOnly: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	readFirst(t, v.Start(t, dev), data)
-}
-
 // Queues are served by several goroutines at the same time, also with the
 // bounce buffers of O_DIRECT.
 func TestQueues(t *testing.T) {
@@ -315,52 +266,74 @@ func TestQueues(t *testing.T) {
 			t.Errorf("num_queues %v, %d queues", p, d.Transport.Queues())
 		}
 		var wg sync.WaitGroup
-		bufs := make([]v.Buf, 4)
+		bufs := make([][]v.Buf, 4)
 		for q := range 4 {
-			in, h, status := d.In(16*512), d.Out(request(0, uint64(q*16))), d.In(1)
-			bufs[q] = in
+			h := d.Out(request(0, uint64(q*16)))
 			for range 50 {
-				d.Ring(q).Add(h, in, status)
+				in := d.In(16 * 512)
+				bufs[q] = append(bufs[q], in)
+				d.Ring(q).Add(h, in, d.In(1))
 			}
 			wg.Go(func() { d.Transport.Kick(q) })
 		}
 		wg.Wait()
-		for q, b := range bufs {
-			if n := d.Ring(q).UsedIndex(); n != 50 || !bytes.Equal(d.Bytes(b), data[q*16*512:(q+1)*16*512]) {
-				t.Errorf("queue %d: %d answered, or wrong data", q, n)
+		for q := range bufs {
+			for range 50 {
+				d.Ring(q).Wait()
+			}
+			for i, b := range bufs[q] {
+				if !bytes.Equal(d.Bytes(b), data[q*16*512:(q+1)*16*512]) {
+					t.Fatalf("direct %v, queue %d, request %d: wrong data", direct, q, i)
+				}
 			}
 		}
 	}
 }
 
-// Reset while another goroutine kicks: afterwards the device leaves the rings
-// alone.
+// Reset while other goroutines kick: afterwards the device leaves the rings
+// alone, and works again.
 func TestResetWhileBusy(t *testing.T) {
-	dev, data := disk(t)
-	d := v.Start(t, dev)
-	for range 50 {
-		r := d.Ring(0)
-		for range 40 {
-			r.Add(v.Buf{Addr: 0x200000, Len: 16}, v.Buf{Addr: 0x300000, Len: 64 * 512, Write: true}, v.Buf{Addr: 0x200100, Len: 1, Write: true})
-		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			d.Transport.Kick(0)
-		}()
-		d.SetReg(v.RegStatus, 0)
-		at := r.UsedIndex()
-		<-done
-		if now := r.UsedIndex(); now != at {
-			t.Fatalf("used index went from %d to %d after reset", at, now)
-		}
-		d.Init()
+	for name, o := range map[string]blk.Options{
+		"read-only": {ReadOnly: true}, "queues": {Queues: 4}, "direct": {Direct: true, Queues: 2},
+		"limited": {Limit: rate.Limit{Ops: 1000, BurstOps: 20}, Queues: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var data []byte
+			o.Path, data = diskFile(t)
+			d := v.Start(t, openWith(t, o))
+			for range 20 {
+				resetWhileBusy(t, d)
+			}
+			readFirst(t, d, data)
+		})
 	}
-	readFirst(t, d, data)
 }
 
-func FuzzDevice(f *testing.F) {
-	f.Add(append([]byte{0, 16}, append(request(0, 0), 0, 0, 32, 1, 0, 0, 0, 0, 32, 64, 0, 1, 1)...))
-	path, data := diskFile(f)
-	v.Fuzz(f, func(tb testing.TB) virtio.Device { return open(tb, path) }, func(tb testing.TB, d *v.Driver) { readFirst(tb, d, data) })
+func resetWhileBusy(t *testing.T, d *v.Driver) {
+	t.Helper()
+	var wg sync.WaitGroup
+	var rings []*v.Ring
+	for q := range d.Transport.Queues() {
+		h := d.Out(request(0, 0))
+		r := d.Ring(q)
+		rings = append(rings, r)
+		for range 40 {
+			r.Add(h, v.Buf{Addr: 0x300000, Len: sectors * 512, Write: true}, d.In(1))
+		}
+		for range 2 {
+			wg.Go(func() { d.Transport.Kick(q) })
+		}
+	}
+	d.SetReg(v.RegStatus, 0)
+	at := make([]uint16, len(rings))
+	for q, r := range rings {
+		at[q] = r.UsedIndex()
+	}
+	wg.Wait()
+	for q, r := range rings {
+		if now := r.UsedIndex(); now != at[q] {
+			t.Fatalf("queue %d: the used index went from %d to %d after reset", q, at[q], now)
+		}
+	}
+	d.Init()
 }

@@ -24,9 +24,10 @@ const (
 
 // Limits of DISCARD and WRITE_ZEROES, that no request takes long.
 const (
-	maxSegments       = 16
-	maxDiscardSectors = 1 << 30 / SectorSize // of a segment
-	maxZeroSectors    = 64 << 20 / SectorSize
+	maxDiscardSegments = 16
+	maxDiscardSectors  = 1 << 30 / SectorSize // of a segment
+	maxZeroSegments    = 1                    // they may have to be written
+	maxZeroSectors     = MaxRequest / SectorSize
 )
 
 // struct virtio_blk_config (§5.2.4), in bytes.
@@ -45,10 +46,10 @@ func configSpace(f *file, queues int) []byte {
 	p[configWriteback] = 1
 	le.PutUint16(p[34:], uint16(queues))                    // num_queues
 	le.PutUint32(p[36:], maxDiscardSectors)                 // max_discard_sectors
-	le.PutUint32(p[40:], maxSegments)                       // max_discard_seg
+	le.PutUint32(p[40:], maxDiscardSegments)                // max_discard_seg
 	le.PutUint32(p[44:], uint32(f.align.offset/SectorSize)) // discard_sector_alignment
 	le.PutUint32(p[48:], maxZeroSectors)                    // max_write_zeroes_sectors
-	le.PutUint32(p[52:], maxSegments)                       // max_write_zeroes_seg
+	le.PutUint32(p[52:], maxZeroSegments)                   // max_write_zeroes_seg
 	p[56] = 1                                               // write_zeroes_may_unmap
 	return p
 }

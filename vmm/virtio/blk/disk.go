@@ -15,10 +15,14 @@ import (
 // use elsewhere when it is to be written.
 var ErrInUse = errors.New("in use by another machine")
 
+// errWouldWait says that data is not in the page cache.
+var errWouldWait = errors.New("the read would wait for the disk")
+
 // disk is what requests are executed on; file is the one of the product.
 type disk interface {
-	// readAt and writeAt move once what l holds, at least a byte.
-	readAt(l *iovec.List, off int64) (int, error)
+	// readAt and writeAt move once what l holds, at least a byte. A readAt that
+	// must not wait for the disk fails with errWouldWait instead.
+	readAt(l *iovec.List, off int64, wait bool) (int, error)
 	writeAt(l *iovec.List, off int64, stable bool) (int, error)
 	// sync returns when all that was written is on stable storage.
 	sync() error
@@ -28,11 +32,13 @@ type disk interface {
 	zero(off, n int64, unmap bool) error
 }
 
-// alignment is what O_DIRECT asks for, in bytes, powers of two; 1 is nothing.
+// alignment is what O_DIRECT asks for, in bytes, powers of two.
 type alignment struct {
-	memory uint64 // of addresses
+	memory uint64 // of addresses; 1 without O_DIRECT
 	offset uint64 // of offsets and lengths, at least SectorSize
 }
+
+func (a alignment) direct() bool { return a.memory > 1 }
 
 // file is a disk in a file or block device.
 type file struct {
@@ -98,18 +104,11 @@ func lock(fd int, readOnly bool) error {
 	if readOnly {
 		how = unix.LOCK_SH
 	}
-	for {
-		err := unix.Flock(fd, how|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EWOULDBLOCK):
-			return ErrInUse
-		default:
-			return fmt.Errorf("lock: %w", err)
-		}
+	err := retry(func() error { return unix.Flock(fd, how|unix.LOCK_NB) })
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return ErrInUse
 	}
+	return os.NewSyscallError("flock", err)
 }
 
 // directAlignment is what the file asks of direct input and output; kernels
@@ -120,12 +119,22 @@ func directAlignment(fd int) alignment {
 	if err != nil || st.Mask&unix.STATX_DIOALIGN == 0 || st.Dio_mem_align == 0 || st.Dio_offset_align == 0 {
 		return alignment{4096, 4096}
 	}
-	return alignment{uint64(st.Dio_mem_align), max(uint64(st.Dio_offset_align), SectorSize)}
+	return alignment{max(uint64(st.Dio_mem_align), 2), max(uint64(st.Dio_offset_align), SectorSize)}
 }
 
-func (d *file) readAt(l *iovec.List, off int64) (int, error) {
-	n, err := l.ReadAt(d.fd, off)
-	if err == nil && n == 0 {
+func (d *file) readAt(l *iovec.List, off int64, wait bool) (int, error) {
+	flags := 0
+	if !wait {
+		flags = unix.RWF_NOWAIT
+	}
+	n, err := l.ReadAt(d.fd, off, flags)
+	if !wait && errors.Is(err, unix.EOPNOTSUPP) { // some file systems always wait
+		n, err = l.ReadAt(d.fd, off, 0)
+	}
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		err = errWouldWait
+	case err == nil && n == 0:
 		err = io.ErrUnexpectedEOF // the file shrank
 	}
 	return n, err
@@ -143,15 +152,36 @@ func (d *file) writeAt(l *iovec.List, off int64, stable bool) (int, error) {
 	return n, err
 }
 
-func (d *file) sync() error { return unix.Fdatasync(d.fd) }
+func (d *file) sync() error {
+	return retry(func() error { return unix.Fdatasync(d.fd) })
+}
+
+// retry makes a system call again that a signal interrupted; Go's runtime sends
+// itself some.
+func retry(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+func (d *file) fallocate(mode uint32, off, n int64) error {
+	return retry(func() error { return unix.Fallocate(d.fd, mode, off, n) })
+}
+
+const (
+	modePunch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	modeZero  = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
+)
 
 // discard is a hint: a file system that cannot give space back may ignore it.
 func (d *file) discard(off, n int64) error {
 	var err error
 	if d.block {
-		err = blockDiscard(d.fd, off, n)
+		err = retry(func() error { return blockDiscard(d.fd, off, n) })
 	} else {
-		err = unix.Fallocate(d.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		err = d.fallocate(modePunch, off, n)
 	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil
@@ -162,14 +192,12 @@ func (d *file) discard(off, n int64) error {
 // zero tries the kernel's ways, and then writes. On block devices fallocate
 // zeroes too (Linux 4.9), without leaving old data behind.
 func (d *file) zero(off, n int64, unmap bool) error {
-	const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-	const zero = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
 	err := error(unix.EOPNOTSUPP)
 	if unmap {
-		err = unix.Fallocate(d.fd, punch, off, n)
+		err = d.fallocate(modePunch, off, n)
 	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		err = unix.Fallocate(d.fd, zero, off, n)
+		err = d.fallocate(modeZero, off, n)
 	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return d.writeZeroes(off, n)

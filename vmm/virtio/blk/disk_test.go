@@ -179,8 +179,8 @@ func TestDirect(t *testing.T) {
 	d.Put(aligned, text)
 	status := add(d, typeOut, v.Buf{Addr: aligned, Len: 1 << 20})
 	d.Kick(0)
-	if s := d.Bytes(status)[0]; s != 0 || dev.lanes[0].bounce != nil {
-		t.Fatalf("write: status %d, bounce buffer of %d", s, len(dev.lanes[0].bounce))
+	if s := d.Bytes(status)[0]; s != 0 || dev.lanes[0].mover.bounce != nil {
+		t.Fatalf("write: status %d, bounce buffer of %d", s, len(dev.lanes[0].mover.bounce))
 	}
 	for _, at := range []memory.GPA{aligned, odd} {
 		d.Put(at, make([]byte, 1<<20))
@@ -191,7 +191,7 @@ func TestDirect(t *testing.T) {
 			t.Errorf("read at %#x: status %d", at, s)
 		}
 	}
-	if n := len(dev.lanes[0].bounce); n != bounceSize {
+	if n := len(dev.lanes[0].mover.bounce); n != bounceSize {
 		t.Errorf("bounce buffer of %d bytes", n)
 	}
 	flags, err := unix.FcntlInt(uintptr(dev.disk.(*file).fd), unix.F_GETFL, 0)

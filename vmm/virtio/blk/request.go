@@ -80,58 +80,66 @@ func (r request) slow() bool {
 	return r.kind != typeGetID && r.kind > typeOut || r.moves() >= slowBytes
 }
 
-// handle executes one request. Its result is the used length: zero when the
-// request failed, since then only the status byte is sure to be written.
-func (l *lane) handle(c *queue.Chain) (uint32, error) {
-	r, err := parse(c)
-	if err != nil {
-		return 0, err
+// mayWait says whether the request may have to wait for the disk.
+func (d *Device) mayWait(r request) bool {
+	switch r.kind {
+	case typeIn:
+		return true
+	case typeOut:
+		return !d.readOnly && (d.align.direct() || d.writeThrough())
+	case typeFlush, typeDiscard, typeWriteZeroes:
+		return !d.readOnly
+	default:
+		return false
 	}
-	if wait := l.dev.limit.Take(1, r.moves()); wait > 0 {
-		l.retry.Reset(wait)
-		return 0, queue.Again
-	}
-	if r.slow() {
-		l.dev.engine.Notify(l.queue)
-	}
-	status, n := l.execute(c, r)
-	c.CopyIn([]byte{status}, c.WriteLen()-1)
+}
+
+// run executes a request. Its result is the used length: zero when the request
+// failed, since then only the status byte is sure to be written.
+func (m *mover) run(j *job) uint32 {
+	status, n := m.execute(j)
+	j.c.CopyIn([]byte{status}, j.c.WriteLen()-1)
 	if status != statusOK {
-		return 0, nil
+		return 0
 	}
-	return uint32(n) + 1, nil
+	return uint32(n) + 1
 }
 
 // execute returns the status, and how many bytes of data went to the driver.
-func (l *lane) execute(c *queue.Chain, r request) (status byte, n int) {
-	switch d := l.dev; r.kind {
+func (m *mover) execute(j *job) (status byte, n int) {
+	d, c, r := m.dev, j.c, j.r
+	var err error
+	switch r.kind {
 	case typeIn:
 		off, ok := d.span(r.sector, r.in)
-		if !ok || l.read(c, off, r.in) != nil {
+		if !ok {
 			return statusIOErr, 0
 		}
-		return statusOK, r.in
+		n, err = m.read(c, off, j.done, r.in, true)
 	case typeOut:
 		off, ok := d.span(r.sector, r.out)
-		if !ok || d.readOnly || l.write(c, off, r.out) != nil {
+		if !ok || d.readOnly {
 			return statusIOErr, 0
 		}
-		return statusOK, 0
+		err = m.write(c, off, r.out)
 	case typeFlush:
-		if !d.readOnly && d.disk.sync() != nil {
-			return statusIOErr, 0
+		if !d.readOnly {
+			err = d.disk.sync()
 		}
-		return statusOK, 0
 	case typeGetID:
 		if r.in < idLen {
 			return statusIOErr, 0
 		}
-		return statusOK, c.CopyIn(d.id[:], 0)
+		n = c.CopyIn(d.id[:], 0)
 	case typeDiscard, typeWriteZeroes:
 		return d.segments(c, r), 0
 	default:
 		return statusUnsupp, 0
 	}
+	if err != nil {
+		return statusIOErr, 0
+	}
+	return statusOK, n
 }
 
 // span is the place of n bytes on the disk, if a request may have them.
@@ -163,11 +171,15 @@ func (d *Device) segments(c *queue.Chain, r request) byte {
 	if d.readOnly {
 		return statusIOErr
 	}
-	if r.out == 0 || r.out%segmentLen != 0 || r.out > maxSegments*segmentLen {
+	limit := maxDiscardSegments
+	if r.kind == typeWriteZeroes {
+		limit = maxZeroSegments
+	}
+	if r.out == 0 || r.out%segmentLen != 0 || r.out > limit*segmentLen {
 		return statusIOErr
 	}
-	var raw [maxSegments * segmentLen]byte
-	var list [maxSegments]segment
+	var raw [maxDiscardSegments * segmentLen]byte
+	var list [maxDiscardSegments]segment
 	c.CopyOut(raw[:r.out], headerLen)
 	count := r.out / segmentLen
 	for i := range count {

@@ -1,9 +1,8 @@
 package blk
 
 import (
+	"errors"
 	"fmt"
-	"math"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -11,37 +10,33 @@ import (
 	"github.com/duplex-run/duplex/vmm/virtio/queue"
 )
 
-// bounceSize is the memory of a queue for guest buffers that O_DIRECT does not
-// take as they are.
+// chunk bounds what one system call moves, in bytes: a reset waits for no more.
+const chunk = 2 << 20
+
+// errStopped ends a large request when the device is reset.
+var errStopped = errors.New("the device is being reset")
+
+// bounceSize bounds the memory for guest buffers that O_DIRECT does not take as
+// they are, of each queue and each worker.
 const bounceSize = 256 << 10
 
-// lane is what one queue needs to work: its requests are done in turn.
-type lane struct {
+// mover moves the data of one request at a time.
+type mover struct {
 	dev    *Device
-	queue  int
-	retry  *time.Timer                        // serves again when the rate limit allows
-	serve  func(*queue.Chain) (uint32, error) // l.handle
-	align  alignment
 	list   iovec.List
 	bounce []byte   // made when first needed
-	parts  [][]byte // bounce or a part of it, for list
+	parts  [][]byte // bounce, for list
 }
 
-func newLane(d *Device, q int, align alignment) *lane {
-	l := &lane{dev: d, queue: q, align: align, parts: make([][]byte, 1)}
-	l.serve = l.handle
-	l.retry = time.AfterFunc(math.MaxInt64, func() { d.Kick(q) })
-	l.retry.Stop()
-	return l
-}
+func newMover(d *Device) mover { return mover{dev: d, parts: make([][]byte, 1)} }
 
-// close releases the lane's memory. Precondition: the engine is stopped.
-func (l *lane) close() error {
-	if l.bounce == nil {
+// close releases the bounce buffer. Precondition: no request is under way.
+func (m *mover) close() error {
+	if m.bounce == nil {
 		return nil
 	}
-	b := l.bounce
-	l.bounce = nil
+	b := m.bounce
+	m.bounce = nil
 	return unix.Munmap(b)
 }
 
@@ -53,37 +48,38 @@ func newBounce() ([]byte, error) {
 	return b, nil
 }
 
-// read fills the first n writable bytes of c from the disk at off.
-func (l *lane) read(c *queue.Chain, off int64, n int) error {
-	for done := 0; done < n; {
-		held, bounced, err := l.pieces(c.Writable, done, n-done)
+// read fills writable bytes done to n of c from the disk, whose byte off is the
+// chain's first, and returns how far it came.
+func (m *mover) read(c *queue.Chain, off int64, done, n int, wait bool) (int, error) {
+	for done < n {
+		held, bounced, err := m.pieces(c.Writable, done, n-done)
 		if err != nil {
-			return err
+			return done, err
 		}
-		got, err := l.dev.disk.readAt(&l.list, off+int64(done))
+		got, err := m.dev.disk.readAt(&m.list, off+int64(done), wait)
 		if err != nil {
-			return fmt.Errorf("read disk: %w", err)
+			return done, fmt.Errorf("read disk: %w", err)
 		}
 		if bounced {
-			c.CopyIn(l.bounce[:min(got, held)], done)
+			c.CopyIn(m.bounce[:min(got, held)], done)
 		}
 		done += got
 	}
-	return nil
+	return done, nil
 }
 
 // write takes n readable bytes of c after its header to the disk at off.
-func (l *lane) write(c *queue.Chain, off int64, n int) error {
-	stable := l.dev.writeThrough()
+func (m *mover) write(c *queue.Chain, off int64, n int) error {
+	stable := m.dev.writeThrough()
 	for done := 0; done < n; {
-		held, bounced, err := l.pieces(c.Readable, headerLen+done, n-done)
+		held, bounced, err := m.pieces(c.Readable, headerLen+done, n-done)
 		if err != nil {
 			return err
 		}
 		if bounced {
-			c.CopyOut(l.bounce[:held], headerLen+done)
+			c.CopyOut(m.bounce[:held], headerLen+done)
 		}
-		wrote, err := l.dev.disk.writeAt(&l.list, off+int64(done), stable)
+		wrote, err := m.dev.disk.writeAt(&m.list, off+int64(done), stable)
 		if err != nil {
 			return fmt.Errorf("write disk: %w", err)
 		}
@@ -95,16 +91,21 @@ func (l *lane) write(c *queue.Chain, off int64, n int) error {
 // pieces puts bytes off to off+n of bufs into the list, as many as one system
 // call takes, and returns how many. Where O_DIRECT does not take them as they
 // are, the list holds the bounce buffer instead.
-func (l *lane) pieces(bufs [][]byte, off, n int) (held int, bounced bool, err error) {
-	held = l.list.Set(bufs, off, n)
-	if l.align.memory == 1 || held == n && l.list.Aligned(l.align.memory, l.align.offset) {
+func (m *mover) pieces(bufs [][]byte, off, n int) (held int, bounced bool, err error) {
+	if m.dev.stopping.Load() {
+		return 0, false, errStopped
+	}
+	n = min(n, chunk)
+	held = m.list.Set(bufs, off, n)
+	a := m.dev.align
+	if !a.direct() || held == n && m.list.Aligned(a.memory, a.offset) {
 		return held, false, nil
 	}
-	if l.bounce == nil {
-		if l.bounce, err = newBounce(); err != nil {
+	if m.bounce == nil {
+		if m.bounce, err = newBounce(); err != nil {
 			return 0, false, err
 		}
 	}
-	l.parts[0] = l.bounce
-	return l.list.Set(l.parts, 0, min(n, bounceSize)), true, nil
+	m.parts[0] = m.bounce
+	return m.list.Set(m.parts, 0, min(n, bounceSize)), true, nil
 }

@@ -5,7 +5,7 @@
 // validated, and handed to the kernel as it is:
 //
 //	l.Set(chain.Writable, 0, n)
-//	got, err := l.ReadAt(fd, offset)
+//	got, err := l.ReadAt(fd, offset, 0)
 //
 // The List keeps its storage from one request to the next. (x/sys/unix makes a
 // new vector for every call.)

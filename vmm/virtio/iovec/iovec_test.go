@@ -42,7 +42,7 @@ func TestReadAndWrite(t *testing.T) {
 		bufs := [][]byte{[]byte("aaa"), []byte("bb"), []byte("cccc")}
 		var l iovec.List
 		held := l.Set(bufs, c.off, c.n)
-		got, err := l.ReadAt(fd, 0)
+		got, err := l.ReadAt(fd, 0, 0)
 		if err != nil || got != held || held != min(c.n, max(0, 9-c.off)) {
 			t.Errorf("off %d, n %d: holds %d, read %d, %v", c.off, c.n, held, got, err)
 		}
@@ -63,7 +63,7 @@ func TestReadAndWrite(t *testing.T) {
 	if n, err := unix.Pread(fd, p, 0); err != nil || string(p[:n]) != "01234bcd89" {
 		t.Errorf("file holds %q, %v", p[:n], err)
 	}
-	if _, err := l.ReadAt(-1, 0); err != unix.EBADF {
+	if _, err := l.ReadAt(-1, 0, 0); err != unix.EBADF {
 		t.Errorf("read of no file: %v", err)
 	}
 }
@@ -78,17 +78,13 @@ func TestManyPieces(t *testing.T) {
 	if n := l.Set(bufs, 0, len(bufs)); n != iovec.Max {
 		t.Errorf("holds %d bytes, want %d", n, iovec.Max)
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _, _ = r.Close(), w.Close() }()
-	if n, err := l.Write(int(w.Fd())); n != iovec.Max || err != nil {
+	fd := file(t, "")
+	if n, err := l.WriteAt(fd, 0, 0); n != iovec.Max || err != nil {
 		t.Fatalf("wrote %d, %v", n, err)
 	}
-	in := bytes.Repeat([]byte{0}, iovec.Max)
+	in := make([]byte, iovec.Max)
 	l.Set([][]byte{in[:100], in[100:]}, 0, len(in))
-	if n, err := l.Read(int(r.Fd())); n != iovec.Max || err != nil || !bytes.Equal(in, bytes.Repeat([]byte{'x'}, iovec.Max)) {
+	if n, err := l.ReadAt(fd, 0, 0); n != iovec.Max || err != nil || !bytes.Equal(in, bytes.Repeat([]byte{'x'}, iovec.Max)) {
 		t.Errorf("read %d, %v", n, err)
 	}
 }
@@ -121,7 +117,7 @@ func BenchmarkReadAt(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		l.Set(bufs, 0, 32)
-		if _, err := l.ReadAt(fd, 0); err != nil {
+		if _, err := l.ReadAt(fd, 0, 0); err != nil {
 			b.Fatal(err)
 		}
 	}

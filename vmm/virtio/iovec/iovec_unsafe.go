@@ -6,10 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReadAt fills the pieces from the file at offset off (preadv(2)), and returns
-// how many bytes it got; zero at the end of the file.
-func (l *List) ReadAt(fd int, off int64) (int, error) {
-	return l.call(unix.SYS_PREADV, fd, uintptr(off), 0)
+// ReadAt fills the pieces from the file at offset off (preadv2(2)) with flags
+// such as unix.RWF_NOWAIT, and returns how many bytes it got; zero at the end of
+// the file.
+func (l *List) ReadAt(fd int, off int64, flags int) (int, error) {
+	if flags == 0 {
+		return l.call(unix.SYS_PREADV, fd, uintptr(off), 0)
+	}
+	return l.call(unix.SYS_PREADV2, fd, uintptr(off), uintptr(flags))
 }
 
 // WriteAt writes the pieces to the file at offset off (pwritev2(2)) with flags
@@ -20,12 +24,6 @@ func (l *List) WriteAt(fd int, off int64, flags int) (int, error) {
 	}
 	return l.call(unix.SYS_PWRITEV2, fd, uintptr(off), uintptr(flags))
 }
-
-// Read fills the pieces from fd (readv(2)).
-func (l *List) Read(fd int) (int, error) { return l.call(unix.SYS_READV, fd, 0, 0) }
-
-// Write writes the pieces to fd (writev(2)).
-func (l *List) Write(fd int) (int, error) { return l.call(unix.SYS_WRITEV, fd, 0, 0) }
 
 // call makes the system call, again when a signal interrupted it. off is the
 // whole offset: on 64-bit machines the kernel ignores its high half.

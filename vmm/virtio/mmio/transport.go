@@ -29,6 +29,7 @@ type Transport struct {
 	broken     atomic.Bool   // DEVICE_NEEDS_RESET
 	generation atomic.Uint32
 	cause      atomic.Pointer[error]
+	faults     atomic.Uint64
 
 	mu                         sync.Mutex
 	status                     uint32
@@ -74,6 +75,10 @@ func (t *Transport) Err() error {
 	return nil
 }
 
+// Faults is how often the device needed a reset because its driver broke the
+// rules.
+func (t *Transport) Faults() uint64 { return t.faults.Load() }
+
 // Interrupt implements virtio.Transport.
 func (t *Transport) Interrupt() { t.raise(interruptUsed) }
 
@@ -87,6 +92,7 @@ func (t *Transport) ConfigChanged() {
 func (t *Transport) Broken(err error) {
 	t.cause.Store(&err)
 	if !t.broken.Swap(true) {
+		t.faults.Add(1)
 		t.raise(interruptConfig)
 	}
 }
@@ -105,7 +111,11 @@ func (t *Transport) Read(off uint64, p []byte) {
 		return
 	}
 	clear(p)
-	if len(p) == 4 && off%4 == 0 {
+	switch {
+	case len(p) != 4 || off%4 != 0:
+	case off == regInterruptStatus: // read at each interrupt: without the lock
+		binary.LittleEndian.PutUint32(p, t.pending.Load())
+	default:
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		binary.LittleEndian.PutUint32(p, t.readRegister(off))
@@ -151,8 +161,6 @@ func (t *Transport) readRegister(off uint64) uint32 {
 		if q := t.selected(); q != nil && q.ready != nil {
 			return 1
 		}
-	case regInterruptStatus:
-		return t.pending.Load()
 	case regStatus:
 		if t.broken.Load() {
 			return t.status | statusNeedsReset

@@ -190,6 +190,16 @@ func TestInterrupts(t *testing.T) {
 	if len(tap.Kicks) != 0 {
 		t.Error("a broken device was kicked")
 	}
+	act := tap.Act
+	act.Transport.Broken(errors.New("again"))
+	if n := d.Transport.Faults(); n != 1 || raised() {
+		t.Errorf("%d faults counted before the reset", n)
+	}
+	d.Init()
+	tap.Act.Transport.Broken(errors.New("after the reset"))
+	if n := d.Transport.Faults(); n != 2 {
+		t.Errorf("%d faults counted, want 2", n)
+	}
 }
 
 func TestConfigSpace(t *testing.T) {
@@ -231,7 +241,17 @@ func TestAccessWidth(t *testing.T) {
 	}
 }
 
+// Registers of any offset, at any width, with the queues in any state.
 func FuzzTransport(f *testing.F) {
 	f.Add([]byte{6, 17, 0, 0, 0, 0, 6, 28, 15, 0, 0, 0})
-	v.Fuzz(f, func(testing.TB) virtio.Device { return &v.Tap{Space: make([]byte, 24)} }, nil)
+	// Initialization from the start (§3.1.1): status, features, a queue.
+	f.Add([]byte{
+		6, 28, 0, 0, 0, 0, 6, 28, 1, 0, 0, 0, 6, 28, 3, 0, 0, 0, 6, 9, 1, 0, 0, 0, 6, 8, 1, 0, 0, 0, 6, 28, 11, 0, 0, 0,
+		6, 14, 8, 0, 0, 0, 6, 32, 0, 16, 0, 0, 6, 36, 0, 32, 0, 0, 6, 40, 0, 48, 0, 0, 6, 17, 1, 0, 0, 0, 6, 28, 15, 0, 0, 0,
+		6, 20, 0, 0, 0, 0,
+	})
+	f.Add([]byte{7, 0, 1, 0, 0, 0, 0, 8, 7, 1, 1, 255, 255, 255, 255, 7, 7, 113, 0, 15, 0, 0, 0, 1, 7, 255, 255, 1, 2, 3, 4, 3})
+	v.Fuzz(f, func(testing.TB) virtio.Device {
+		return &v.Tap{Sizes: []uint16{8, 16}, Space: make([]byte, 24)}
+	}, nil)
 }

@@ -36,8 +36,9 @@ const (
 	queueSize = 256
 )
 
-// Limiter bounds a direction of traffic. Take accounts for packets and their
-// bytes, and returns how long to wait until they may pass.
+// Limiter bounds a direction of traffic. Take takes packets and their bytes and
+// returns 0; or it takes nothing and returns how long to wait before asking
+// again. *rate.Limiter is one; a nil *rate.Limiter in the interface is, too.
 type Limiter interface {
 	Take(packets, bytes int) time.Duration
 }

@@ -168,12 +168,14 @@ func (r *receiver) receive(fd uintptr) (empty bool, err error) {
 			r.read(n)
 			continue
 		}
+		if l := r.s.dev.opts.RX; l != nil {
+			if r.pause = l.Take(1, r.packet-HeaderLen); r.pause > 0 {
+				r.next = nextPause
+				return false, r.signal()
+			}
+		}
 		if err := r.deliver(); err != nil {
 			return false, err
-		}
-		if r.pause > 0 {
-			r.next = nextPause
-			return false, r.signal()
 		}
 	}
 	r.next = nextNothing
@@ -271,10 +273,6 @@ func (r *receiver) deliver() error {
 	d := r.s.dev
 	d.rxPackets.Add(1)
 	d.rxBytes.Add(uint64(n - HeaderLen))
-	r.pause = 0
-	if l := d.opts.RX; l != nil {
-		r.pause = l.Take(1, n-HeaderLen)
-	}
 	if r.unsignal++; r.unsignal >= rxBatch {
 		return r.signal()
 	}

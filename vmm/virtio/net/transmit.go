@@ -30,7 +30,9 @@ type transmitter struct {
 	header [HeaderLen]byte
 	vec    []vector // the header, then the frame's pieces in guest memory
 	frame  int      // bytes
-	errno  unix.Errno
+	// packets is what the frame is going to be, by segmentation.
+	packets int
+	errno   unix.Errno
 
 	once, attempt func(uintptr) bool // method values made once
 }
@@ -82,7 +84,8 @@ func (t *transmitter) sendBatch() (more bool, err error) {
 			return false, err
 		}
 		if packets > 0 {
-			if wait := t.take(packets); wait > 0 {
+			t.packets = packets
+			if wait := t.take(); wait > 0 {
 				return false, t.block(wait)
 			}
 			if t.s.dev.conn.Write(t.once) != nil { // the deadline: halted
@@ -129,9 +132,10 @@ func (t *transmitter) prepare() (packets int, err error) {
 	return packets, nil
 }
 
-func (t *transmitter) take(packets int) time.Duration {
+// take asks the Limiter for the packet at hand.
+func (t *transmitter) take() time.Duration {
 	if l := t.s.dev.opts.TX; l != nil {
-		return l.Take(packets, t.frame)
+		return l.Take(t.packets, t.frame)
 	}
 	return 0
 }
@@ -179,8 +183,10 @@ func (t *transmitter) run() {
 			return
 		case wait = <-t.wake:
 		}
-		if wait > 0 && !t.s.pause(wait) {
-			return
+		for ; wait > 0; wait = t.take() {
+			if !t.s.pause(wait) {
+				return
+			}
 		}
 		if t.s.dev.conn.Write(t.attempt) != nil {
 			return

@@ -35,13 +35,6 @@ func (c *Chain) CopyIn(p []byte, off int) int {
 	return eachPart(c.Writable, off, len(p), func(part []byte, done int) { copy(part, p[done:]) })
 }
 
-// Part appends to dst the pieces of bufs that hold bytes off to off+n, for
-// vectored input and output without a copy.
-func Part(dst, bufs [][]byte, off, n int) [][]byte {
-	eachPart(bufs, off, n, func(part []byte, _ int) { dst = append(dst, part) })
-	return dst
-}
-
 // eachPart calls f with the pieces of bufs from byte off on, n bytes at most,
 // and returns how many bytes there were.
 func eachPart(bufs [][]byte, off, n int, f func(part []byte, done int)) int {

@@ -32,7 +32,7 @@ const (
 	batchTime  = 250 * time.Microsecond
 	// clockEvery is the number of chains between looks at the clock, which is
 	// dear on some machines. Short batches do without.
-	clockEvery = 16
+	clockEvery = 8
 )
 
 // ending is why a batch ended.
@@ -103,6 +103,13 @@ func (q *Queue) batch(handle Handler) (ending, error) {
 		}
 	}
 	return bounded, nil
+}
+
+// Pending says whether chains are available that were not taken yet. It is for
+// the goroutine that serves.
+func (q *Queue) Pending() bool {
+	n, err := q.ready()
+	return err == nil && n > 0
 }
 
 // storage is where the next chain goes.

@@ -13,5 +13,8 @@
 //	data := d.Bytes(in)
 //
 // For attacks, SetDesc and Publish write descriptors and ring entries raw, and
-// SetReg writes any register at any time. Fuzz turns bytes into such attacks.
+// SetReg writes any register at any time. Attacks runs the known ones on a
+// device, each as a subtest; Fuzz turns bytes into unknown ones. Every device's
+// tests have both. For benchmarks, a Pump makes the same chains available without
+// allocating.
 package virtqtest

@@ -106,9 +106,8 @@ func Start(tb testing.TB, dev virtio.Device) *Driver {
 	return d
 }
 
-// Init resets the device and initializes it, whatever happened before; the test
-// fails when the device does not come up. Memory handed out before is reused.
-func (d *Driver) Init() {
+// negotiate resets the device and agrees on features: queues may be made then.
+func (d *Driver) negotiate() {
 	d.tb.Helper()
 	d.SetReg(RegStatus, 0)
 	if s := d.Reg(RegStatus); s != 0 {
@@ -122,6 +121,13 @@ func (d *Driver) Init() {
 		d.SetReg(RegDriverFeatures, d.Reg(RegDeviceFeatures)&^uint32(d.Refuse>>(32*sel)))
 	}
 	d.SetReg(RegStatus, Acknowledge|DriverFound|FeaturesOK)
+}
+
+// Init resets the device and initializes it, whatever happened before; the test
+// fails when the device does not come up. Memory handed out before is reused.
+func (d *Driver) Init() {
+	d.tb.Helper()
+	d.negotiate()
 	d.next = 0x1000
 	d.rings = nil
 	for i := range d.Transport.Queues() {

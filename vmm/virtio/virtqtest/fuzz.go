@@ -29,6 +29,14 @@ func Fuzz(f *testing.F, open func(testing.TB) virtio.Device, check func(testing.
 	})
 }
 
+// StartSmall is Start with little memory, for a fuzz target of its own.
+func StartSmall(tb testing.TB, dev virtio.Device) *Driver {
+	tb.Helper()
+	d := attach(tb, dev, fuzzLow)
+	d.Init()
+	return d
+}
+
 // attack interprets a script: one byte for what to do, then its arguments.
 type attack struct {
 	d      *Driver

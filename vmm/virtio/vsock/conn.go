@@ -20,8 +20,9 @@ type Conn struct {
 	writing sync.Mutex // one Write at a time; taken before dev.mu
 
 	// All below is guarded by dev.mu.
-	cond *sync.Cond // something that Read or Write waits for changed
-	err  error      // why the stream is gone; set once
+	cond *sync.Cond    // something that Read or Write waits for changed
+	err  error         // why the stream is gone; set once
+	gone chan struct{} // closed when err is set
 
 	in      ring
 	fwd     uint32 // bytes that left in (§5.10.6.3: fwd_cnt)
@@ -37,6 +38,7 @@ type Conn struct {
 	shutOrder      uint32 // when all was shut, by dev.shuts
 	dialing        bool   // the guest did not answer the REQUEST yet
 	request        bool   // a REQUEST is due
+	pending        bool   // the guest waits for admit or refuse
 	respond        bool   // a RESPONSE is due
 	tellCredit     bool   // a CREDIT_UPDATE is due
 	queued         bool   // in dev.ready
@@ -48,13 +50,17 @@ type Conn struct {
 var _ net.Conn = (*Conn)(nil)
 
 func newConn(d *Device, k key) *Conn {
-	return &Conn{dev: d, key: k, cond: sync.NewCond(&d.mu)}
+	return &Conn{dev: d, key: k, cond: sync.NewCond(&d.mu), gone: make(chan struct{})}
 }
 
 // fail ends the stream; buffered data stays readable.
 func (c *Conn) fail(err error) {
 	if c.err == nil {
 		c.err = err
+		close(c.gone)
+		if c.in.n == 0 {
+			c.dropRing()
+		}
 	}
 	c.cond.Broadcast()
 }
@@ -100,6 +106,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 func (c *Conn) take(p []byte) int {
 	n := c.in.read(p)
 	c.fwd += uint32(n)
+	if c.err != nil && c.in.n == 0 {
+		c.dropRing()
+	}
 	if c.err == nil && c.fwd-c.toldFwd >= BufferSize/2 {
 		c.tellCredit = true
 		c.dev.schedule(c)
@@ -179,7 +188,7 @@ func (c *Conn) shutdown(how uint32) error {
 	c.shut |= how
 	if how&shutReceive != 0 {
 		c.fwd += uint32(c.in.n)
-		c.in = ring{}
+		c.dropRing()
 	}
 	c.cond.Broadcast() // a Write under way gives up what it has left
 	c.dev.schedule(c)

@@ -45,11 +45,16 @@ type Device struct {
 	act       *virtio.Activation
 	closed    bool
 	listeners map[uint32]*Listener
+	anyPort   *Listener // takes streams to ports without a listener; or nil
 	conns     map[key]*Conn
 	replies   []header // resets to send, at most maxReplies
 	ready     []*Conn  // have something to send, each once
 	dialed    uint32   // counts the ports that Dial took
 	shuts     uint32   // counts the streams closed here
+	resetDue  bool     // the guest is to be told of a TransportReset
+	rings     int      // streams that have a buffer, at most MaxConns
+
+	txChain, rxChain queue.Chain // in use while mu is held; kept for their storage
 }
 
 // New makes a device that tells the guest its CID, which must be 3 to 2^32-2
@@ -99,6 +104,10 @@ func (d *Device) Kick(q int) {
 	case queueRX, queueTX: // new receive buffers may let a stalled transmit go on
 		for d.serve() {
 		}
+	case queueEvent:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.check(d.sendEvent())
 	}
 }
 
@@ -118,13 +127,16 @@ func (d *Device) Close() error {
 	for _, l := range d.listeners {
 		l.closeLocked()
 	}
+	if d.anyPort != nil {
+		d.anyPort.closeLocked()
+	}
 	return nil
 }
 
 // stop forgets the guest; its streams fail with err.
 func (d *Device) stop(err error) {
 	d.act = nil
-	d.replies, d.ready = nil, nil
+	d.replies, d.ready, d.resetDue = nil, nil, false
 	for _, c := range d.conns {
 		c.fail(err)
 	}
@@ -143,12 +155,8 @@ func (d *Device) serve() bool {
 	if err == nil {
 		err = d.send()
 	}
-	if err != nil {
-		d.act.Transport.Broken(err)
-		d.stop(syscall.ECONNRESET)
-		return false
-	}
-	return more && len(d.replies) < maxReplies
+	d.check(err)
+	return err == nil && more && len(d.replies) < maxReplies
 }
 
 // flush sends what became due on the host's side.
@@ -156,28 +164,25 @@ func (d *Device) flush() {
 	if d.act == nil {
 		return
 	}
-	if err := d.send(); err != nil {
-		d.act.Transport.Broken(err)
-		d.stop(syscall.ECONNRESET)
-	}
+	d.check(d.send())
 }
 
 // receive takes packets from the guest, one queue's worth at most.
 func (d *Device) receive() (more bool, err error) {
 	q := d.act.Queues[queueTX]
-	var c queue.Chain
+	c := &d.txChain
 	for range q.Size() {
 		if len(d.replies) >= maxReplies {
 			break // until the guest gives us room to answer
 		}
-		ok, err := q.Pop(&c)
+		ok, err := q.Pop(c)
 		if err != nil {
 			return false, err
 		}
 		if !ok {
 			break
 		}
-		if err := d.packet(&c); err != nil {
+		if err := d.packet(c); err != nil {
 			return false, err
 		}
 		if err := q.Push(c.Head, 0); err != nil {

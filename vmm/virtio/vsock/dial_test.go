@@ -7,6 +7,7 @@ import (
 	"net"
 	"syscall"
 	"testing"
+	"time"
 
 	v "github.com/duplex-run/duplex/vmm/virtio/virtqtest"
 	"github.com/duplex-run/duplex/vmm/virtio/vsock"
@@ -151,4 +152,27 @@ func TestDialFull(t *testing.T) {
 	if r := <-done; r.err != nil {
 		t.Error(r.err)
 	}
+}
+
+// A guest that takes no packets makes Dial time out, and hears nothing of it
+// when it takes some.
+func TestDialTimesOut(t *testing.T) {
+	dev, err := vsock.New(guestCID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &guest{t: t, dev: dev, alloc: 1 << 18}
+	g.d = v.Start(t, dev)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := dev.Dial(ctx, 5); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	g.post()
+	g.nothing()
+	g.dialAccepted(5)
+	if _, err := dev.Dial(ctx, 5); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("after the deadline: %v", err)
+	}
+	g.nothing()
 }

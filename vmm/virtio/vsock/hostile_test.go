@@ -177,46 +177,52 @@ func FuzzDevice(f *testing.F) {
 		script = append(script, 2, 0, 0, 2, 1, 0, 3, 1)                // publish both, kick
 		f.Add(script)
 	}
-	v.Fuzz(f, func(tb testing.TB) virtio.Device {
-		dev, err := vsock.New(guestCID)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		l, err := dev.Listen(5)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		var host sync.WaitGroup
-		tb.Cleanup(func() {
-			_ = dev.Close()
-			host.Wait()
-		})
-		host.Go(func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				host.Go(func() {
-					_, _ = io.Copy(c, c)
-					_ = c.Close()
-				})
+	v.Fuzz(f, echoing, echoes)
+}
+
+// echoing is a device whose host echoes what comes to port 5.
+func echoing(tb testing.TB) virtio.Device {
+	dev, err := vsock.New(guestCID)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	l, err := dev.Listen(5)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var host sync.WaitGroup
+	tb.Cleanup(func() {
+		_ = dev.Close()
+		host.Wait()
+	})
+	host.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
 			}
-		})
-		return dev
-	}, func(tb testing.TB, d *v.Driver) {
-		g := &guest{t: tb, d: d, alloc: 1 << 16}
-		g.tx = v.Buf{Addr: d.Alloc(1 << 10)}
-		g.rx = map[uint16]v.Buf{}
-		for range 4 {
-			g.give(d.In(256))
-		}
-		s := &sock{g: g, local: 9, host: 5}
-		s.send(opRequest)
-		g.expect(opResponse)
-		s.write([]byte("ping"))
-		if p := g.expect(opRW); string(p.data) != "ping" {
-			tb.Errorf("echo of ping is %q", p.data)
+			host.Go(func() {
+				_, _ = io.Copy(c, c)
+				_ = c.Close()
+			})
 		}
 	})
+	return dev
+}
+
+// echoes wants a stream to port 5 to work.
+func echoes(tb testing.TB, d *v.Driver) {
+	g := &guest{t: tb, d: d, alloc: 1 << 16}
+	g.tx = v.Buf{Addr: d.Alloc(1 << 10)}
+	g.rx = map[uint16]v.Buf{}
+	for range 4 {
+		g.give(d.In(256))
+	}
+	s := &sock{g: g, local: 9, host: 5}
+	s.send(opRequest)
+	g.expect(opResponse)
+	s.write([]byte("ping"))
+	if p := g.expect(opRW); string(p.data) != "ping" {
+		tb.Errorf("echo of ping is %q", p.data)
+	}
 }

@@ -36,6 +36,44 @@ func (d *Device) Listen(port uint32) (*Listener, error) {
 	return l, nil
 }
 
+// listenAny takes streams to all ports that have no listener. Its streams are
+// not open: the guest waits for admit or refuse.
+func (d *Device) listenAny() (*Listener, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return nil, net.ErrClosed
+	case d.anyPort != nil:
+		return nil, syscall.EADDRINUSE
+	}
+	const portAny = 1<<32 - 1 // VMADDR_PORT_ANY
+	d.anyPort = &Listener{dev: d, port: portAny, cond: sync.NewCond(&d.mu)}
+	return d.anyPort, nil
+}
+
+// admit opens a stream of listenAny. It fails when the guest gave up.
+func (c *Conn) admit() error {
+	c.dev.mu.Lock()
+	defer c.dev.mu.Unlock()
+	if c.err != nil {
+		return c.err
+	}
+	c.pending, c.respond = false, true
+	c.dev.schedule(c)
+	c.dev.flush()
+	return nil
+}
+
+// refuse ends a stream of listenAny that was not admitted.
+func (c *Conn) refuse() {
+	c.dev.mu.Lock()
+	defer c.dev.mu.Unlock()
+	if c.err == nil {
+		c.dev.giveUp(c, net.ErrClosed)
+	}
+}
+
 // Accept implements net.Listener. The stream is a *Conn.
 func (l *Listener) Accept() (net.Conn, error) {
 	c, err := l.AcceptConn()
@@ -75,9 +113,18 @@ func (l *Listener) closeLocked() {
 		return
 	}
 	l.closed = true
-	delete(l.dev.listeners, l.port)
+	if l.dev.anyPort == l {
+		l.dev.anyPort = nil
+	} else {
+		delete(l.dev.listeners, l.port)
+	}
 	for _, c := range l.backlog {
+		if c.pending {
+			l.dev.giveUp(c, net.ErrClosed)
+			continue
+		}
 		c.shut = shutBoth
+		c.dropRing()
 		l.dev.schedule(c)
 	}
 	l.backlog = nil

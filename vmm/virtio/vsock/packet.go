@@ -63,9 +63,9 @@ func parse(c *queue.Chain) (h header, payload int, ok bool) {
 	}, c.ReadLen() - headerLen, true
 }
 
-func (h header) encode() []byte {
+func (h header) encode() (raw [headerLen]byte) {
 	le := binary.LittleEndian
-	p := make([]byte, 0, headerLen)
+	p := raw[:0]
 	p = le.AppendUint64(p, h.srcCID)
 	p = le.AppendUint64(p, h.dstCID)
 	p = le.AppendUint32(p, h.srcPort)
@@ -75,7 +75,8 @@ func (h header) encode() []byte {
 	p = le.AppendUint16(p, h.op)
 	p = le.AppendUint32(p, h.flags)
 	p = le.AppendUint32(p, h.bufAlloc)
-	return le.AppendUint32(p, h.fwdCnt)
+	le.AppendUint32(p, h.fwdCnt)
+	return raw
 }
 
 // reset is the answer to a packet that belongs to no stream.

@@ -39,13 +39,16 @@ func (d *Device) packet(c *queue.Chain) error {
 // request opens a stream, or refuses it.
 func (d *Device) request(h header) {
 	l := d.listeners[h.dstPort]
+	if l == nil {
+		l = d.anyPort
+	}
 	if l == nil || len(l.backlog) >= Backlog || len(d.conns) >= MaxConns && !d.evict() {
 		d.replies = append(d.replies, h.reset())
 		return
 	}
 	c := newConn(d, key{host: h.dstPort, guest: h.srcPort})
 	c.peerAlloc, c.peerFwd = h.bufAlloc, h.fwdCnt
-	c.respond = true
+	c.respond, c.pending = l != d.anyPort, l == d.anyPort
 	d.conns[c.key] = c
 	d.schedule(c)
 	l.backlog = append(l.backlog, c)
@@ -55,7 +58,7 @@ func (d *Device) request(h header) {
 // connPacket handles a packet of an open stream, other than RST.
 func (d *Device) connPacket(c *Conn, h header, chain *queue.Chain, payload int) {
 	c.peerAlloc, c.peerFwd = h.bufAlloc, h.fwdCnt
-	if c.dialing {
+	if c.dialing || c.pending {
 		d.answer(c, h)
 		return
 	}
@@ -86,10 +89,10 @@ func (d *Device) connPacket(c *Conn, h header, chain *queue.Chain, payload int) 
 	d.schedule(c) // credit may let a writer go on
 }
 
-// answer handles what the guest says to a REQUEST of Dial: RESPONSE, after the
-// request went out, or nonsense.
+// answer handles what the guest says on a stream that is not open yet: RESPONSE
+// to a REQUEST of Dial that went out, or nonsense.
 func (d *Device) answer(c *Conn, h header) {
-	if h.op != opResponse || c.request {
+	if h.op != opResponse || c.request || c.pending {
 		d.replies = append(d.replies, h.reset())
 		d.remove(c, syscall.ECONNRESET)
 		return
@@ -99,7 +102,8 @@ func (d *Device) answer(c *Conn, h header) {
 }
 
 // accept buffers the payload of a packet. It is false when the packet lies
-// about its length, exceeds the credit, or comes after the stream's end.
+// about its length, exceeds the credit, or comes after the stream's end; and
+// when all buffers are in use, by streams that ended but were not read.
 func (c *Conn) accept(chain *queue.Chain, n int64, payload int) bool {
 	if n > int64(payload) || n > int64(c.in.free()) || c.peerShut&shutSend != 0 {
 		return false
@@ -109,6 +113,9 @@ func (c *Conn) accept(chain *queue.Chain, n int64, payload int) bool {
 		// that a writer in the guest goes on to see the shutdown.
 		c.fwd += uint32(n)
 		return true
+	}
+	if n > 0 && !c.ring() {
+		return false
 	}
 	off := headerLen
 	for _, space := range c.in.spaces(int(n)) {
@@ -123,5 +130,6 @@ func (d *Device) remove(c *Conn, err error) {
 	if d.conns[c.key] == c {
 		delete(d.conns, c.key)
 	}
+	d.unschedule(c)
 	c.fail(err)
 }

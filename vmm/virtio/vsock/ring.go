@@ -1,7 +1,6 @@
 package vsock
 
-// ring is a byte queue of BufferSize bytes. Its storage is made when the first
-// byte comes.
+// ring is a byte queue of BufferSize bytes.
 type ring struct {
 	buf   []byte
 	start int
@@ -10,10 +9,11 @@ type ring struct {
 
 func (r *ring) free() int { return BufferSize - r.n }
 
-// spaces returns where the next n bytes go; n must not exceed free.
+// spaces returns where the next n bytes go; n must not exceed free, and be 0
+// without storage.
 func (r *ring) spaces(n int) [2][]byte {
-	if r.buf == nil {
-		r.buf = make([]byte, BufferSize)
+	if n == 0 {
+		return [2][]byte{}
 	}
 	end := (r.start + r.n) % BufferSize
 	first := min(n, BufferSize-end)
@@ -31,4 +31,26 @@ func (r *ring) read(p []byte) int {
 	}
 	r.n -= n
 	return n
+}
+
+// ring gives the stream's buffer its storage, before the first byte comes. It is
+// false when MaxConns streams have theirs: more than there are streams at once,
+// as those that ended keep it until all of it is read.
+func (c *Conn) ring() bool {
+	if c.in.buf == nil {
+		if c.dev.rings >= MaxConns {
+			return false
+		}
+		c.dev.rings++
+		c.in.buf = make([]byte, BufferSize)
+	}
+	return true
+}
+
+// dropRing lets go of the buffer and what is in it.
+func (c *Conn) dropRing() {
+	if c.in.buf != nil {
+		c.dev.rings--
+	}
+	c.in = ring{}
 }

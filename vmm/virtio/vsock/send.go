@@ -3,8 +3,6 @@ package vsock
 import (
 	"fmt"
 	"slices"
-
-	"github.com/duplex-run/duplex/vmm/virtio/queue"
 )
 
 // schedule queues c to send what it has, if anything.
@@ -15,17 +13,25 @@ func (d *Device) schedule(c *Conn) {
 	}
 }
 
+// unschedule takes c out of the queue of streams that have something to send.
+func (d *Device) unschedule(c *Conn) {
+	if i := slices.Index(d.ready, c); i >= 0 {
+		d.ready = slices.Delete(d.ready, i, i+1) // keeps the storage
+	}
+	c.queued = false
+}
+
 // send fills the guest's receive buffers with what is due: answers for streams
 // that do not exist first, then one packet a stream in turn.
 func (d *Device) send() error {
 	q := d.act.Queues[queueRX]
-	var chain queue.Chain
+	chain := &d.rxChain
 	for {
 		c, h, data := d.next()
 		if c == nil && h.op == 0 {
 			break
 		}
-		ok, err := q.Pop(&chain)
+		ok, err := q.Pop(chain)
 		if err != nil {
 			return err
 		}
@@ -48,7 +54,8 @@ func (d *Device) send() error {
 			h.bufAlloc, h.fwdCnt = BufferSize, c.fwd
 		}
 		h.len = uint32(len(data))
-		chain.CopyIn(h.encode(), 0)
+		raw := h.encode()
+		chain.CopyIn(raw[:], 0)
 		chain.CopyIn(data, headerLen)
 		if err := q.Push(chain.Head, headerLen+h.len); err != nil {
 			return err
@@ -69,8 +76,7 @@ func (d *Device) next() (*Conn, header, []byte) {
 			h, data := c.nextPacket()
 			return c, h, data
 		}
-		c.queued = false
-		d.ready = d.ready[1:]
+		d.unschedule(c)
 	}
 	return nil, header{}, nil
 }
@@ -83,8 +89,7 @@ func (d *Device) sent(c *Conn, h header, n int) {
 		return
 	}
 	c.packetSent(h, n)
-	c.queued = false
-	d.ready = d.ready[1:]
+	d.unschedule(c)
 	d.schedule(c)
 }
 

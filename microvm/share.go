@@ -1,0 +1,47 @@
+package microvm
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/agentproto"
+	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/vmm/virtio/fs"
+)
+
+// maxVolumes bounds the volumes of a machine, each of which is a device.
+const maxVolumes = 8
+
+// shareVolumes makes a share of each volume, and says what the agent is told of
+// it: tags, not paths of the host.
+func shareVolumes(volumes []workload.Volume) ([]Share, []agentproto.Share, error) {
+	if len(volumes) > maxVolumes {
+		return nil, nil, &workload.Error{Op: "make the microVM", Err: fmt.Errorf("%d volumes: a microVM has %d at most", len(volumes), maxVolumes)}
+	}
+	var shares []Share
+	var told []agentproto.Share
+	for i, v := range volumes {
+		info, err := os.Stat(v.Host)
+		if err != nil {
+			return nil, nil, &workload.Error{Op: "volume " + v.Host, Err: err}
+		}
+		s := Share{Dir: v.Host, Tag: fmt.Sprintf("share%d", i), ReadOnly: v.ReadOnly}
+		a := agentproto.Share{Tag: s.Tag, Guest: v.Guest, ReadOnly: v.ReadOnly}
+		if !info.IsDir() {
+			a.File = fs.FileName
+		}
+		shares, told = append(shares, s), append(told, a)
+	}
+	return shares, told, nil
+}
+
+// maxInodes is each device's part of half the descriptors of this process.
+func maxInodes(devices int) int {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		lim.Cur = 1024
+	}
+	return int(min(lim.Cur/2/uint64(devices), fs.DefaultMaxInodes))
+}

@@ -1,0 +1,66 @@
+package user
+
+import (
+	"net/netip"
+	"testing"
+)
+
+func TestParsePort(t *testing.T) {
+	for s, want := range map[string]Port{
+		"80":                   {Guest: 80, Proto: "tcp"},
+		"8080:80":              {Host: 8080, Guest: 80, Proto: "tcp"},
+		"8080:80/udp":          {Host: 8080, Guest: 80, Proto: "udp"},
+		"127.0.0.1:8080:80":    {IP: netip.MustParseAddr("127.0.0.1"), Host: 8080, Guest: 80, Proto: "tcp"},
+		"127.0.0.1::80":        {IP: netip.MustParseAddr("127.0.0.1"), Guest: 80, Proto: "tcp"},
+		"[::1]:8080:80/tcp":    {IP: netip.MustParseAddr("::1"), Host: 8080, Guest: 80, Proto: "tcp"},
+		"0.0.0.0:65535:1/tcp":  {IP: netip.MustParseAddr("0.0.0.0"), Host: 65535, Guest: 1, Proto: "tcp"},
+		"":                     {},
+		"0":                    {},
+		"80:":                  {},
+		"65536":                {},
+		"70000:80":             {},
+		"x:80":                 {},
+		"80/sctp":              {},
+		"host:8080:80":         {},
+		"1.2.3.4:8080:80:90":   {},
+		"-1:80":                {},
+		"80/tcp/udp":           {},
+		"127.0.0.1:8080:80/":   {IP: netip.MustParseAddr("127.0.0.1"), Host: 8080, Guest: 80, Proto: "tcp"},
+		"[127.0.0.1]:8080:8.0": {},
+	} {
+		got, err := ParsePort(s)
+		if got != want || (err != nil) != (want == Port{}) {
+			t.Errorf("%q: %+v, %v; want %+v", s, got, err, want)
+		}
+	}
+}
+
+func TestConfig(t *testing.T) {
+	var c Config
+	if err := c.complete(); err != nil {
+		t.Fatal(err)
+	}
+	if c.Guest.String() != "10.0.2.15/24" || c.Gateway.String() != "10.0.2.2" || c.DNS.String() != "10.0.2.3" || c.MTU != 1500 {
+		t.Errorf("defaults %+v", c)
+	}
+	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
+	for name, c := range map[string]Config{
+		"IPv6":                    {Guest: prefix("fd00::2/64")},
+		"no room":                 {Guest: prefix("10.0.0.1/30")},
+		"gateway elsewhere":       {Gateway: addr("10.0.3.2")},
+		"gateway is the guest":    {Gateway: addr("10.0.2.15")},
+		"gateway is DNS":          {Gateway: addr("10.0.2.3")},
+		"guest is the network":    {Guest: prefix("10.0.2.0/24")},
+		"IPv6 gateway":            {Gateway: addr("fd00::2")},
+		"tiny MTU":                {MTU: 575},
+		"huge MTU":                {MTU: 65522},
+		"negative bound":          {MaxTCP: -1},
+		"default gateway in use":  {Guest: prefix("10.0.2.2/24")},
+		"default resolver in use": {Guest: prefix("10.0.2.3/24")},
+	} {
+		if s, err := New(c); err == nil {
+			t.Errorf("%s: accepted", name)
+			_ = s.Close()
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package user
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+const (
+	// lingerTime bounds how long the end of a connection waits for the guest to
+	// acknowledge it. The connection counts until then.
+	lingerTime = time.Minute
+	// keepAlive is how long a guest may say nothing before it is asked.
+	keepAlive = 2 * time.Minute
+)
+
+var errNoTarget = errors.New("the guest may not go there")
+
+// acceptTCP handles a connection that the guest makes.
+func (s *Stack) acceptTCP(r *tcp.ForwarderRequest) {
+	if !s.spawn(func() { s.forwardTCP(r) }) {
+		r.Complete(true)
+	}
+}
+
+// forwardTCP connects to the host first, so that a guest's connect fails where
+// that does.
+func (s *Stack) forwardTCP(r *tcp.ForwarderRequest) {
+	if !s.tcp.take() {
+		r.Complete(true)
+		return
+	}
+	defer s.tcp.give()
+	host, err := s.dialTCP(addrPort(r.ID().LocalAddress, r.ID().LocalPort))
+	if err != nil {
+		r.Complete(true)
+		return
+	}
+	var wq waiter.Queue
+	ep, terr := r.CreateEndpoint(&wq)
+	r.Complete(terr != nil)
+	if terr != nil {
+		_ = host.Close()
+		return
+	}
+	s.relay(&guestConn{gonet.NewTCPConn(&wq, ep), ep, &wq}, host)
+}
+
+// dialTCP connects to where the guest wants to go.
+func (s *Stack) dialTCP(to netip.AddrPort) (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, dialTime)
+	defer cancel()
+	var d net.Dialer
+	targets := []netip.AddrPort{}
+	if to.Addr() == s.cfg.DNS && to.Port() == dnsPort {
+		targets = s.resolvers()
+	} else if t, ok := s.target(to); ok {
+		targets = append(targets, t)
+	}
+	err := errNoTarget
+	for _, t := range targets {
+		var c net.Conn
+		if c, err = d.DialContext(ctx, "tcp", t.String()); err == nil {
+			return c.(*net.TCPConn), nil
+		}
+	}
+	return nil, err
+}
+
+// guestConn is the stack's end of a connection with the guest.
+type guestConn struct {
+	*gonet.TCPConn
+	ep tcpip.Endpoint
+	wq *waiter.Queue
+}
+
+// relay copies both ways until both have ended, and closes both.
+func (s *Stack) relay(guest *guestConn, host *net.TCPConn) {
+	guest.ep.SocketOptions().SetKeepAlive(true)
+	idle := tcpip.KeepaliveIdleOption(keepAlive)
+	_ = guest.ep.SetSockOpt(&idle) // fails for no TCP only
+	if !s.keep(host) {
+		guest.ep.Abort()
+		return
+	}
+	defer s.forget(host)
+	var reset sync.Once
+	abort := func() {
+		reset.Do(func() {
+			_ = host.SetLinger(0) // so that Close sends a RST
+			_ = host.Close()
+			guest.ep.Abort()
+		})
+	}
+	var upward sync.WaitGroup
+	upward.Go(func() {
+		if _, err := io.Copy(host, guest); err != nil || host.CloseWrite() != nil {
+			abort()
+		}
+	})
+	if _, err := io.Copy(guest, host); err != nil || guest.CloseWrite() != nil {
+		abort()
+	}
+	upward.Wait()
+	guest.finish(s.ctx)
+}
+
+// finish waits until the guest has seen the end of the connection.
+func (g *guestConn) finish(ctx context.Context) {
+	entry, ended := waiter.NewChannelEntry(waiter.EventHUp | waiter.EventErr)
+	g.wq.EventRegister(&entry)
+	defer g.wq.EventUnregister(&entry)
+	_ = g.Close()
+	limit := time.NewTimer(lingerTime)
+	defer limit.Stop()
+	for !g.over() {
+		select {
+		case <-ended:
+		case <-limit.C:
+			g.ep.Abort()
+			return
+		case <-ctx.Done():
+			g.ep.Abort()
+			return
+		}
+	}
+	g.ep.Abort() // nothing to wait for in TIME_WAIT: no packet is late here
+}
+
+func (g *guestConn) over() bool {
+	switch tcp.EndpointState(g.ep.State()) {
+	case tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
+		return true
+	}
+	return false
+}
+
+// keep has Close close c. It is false, and c is closed, when that was already.
+func (s *Stack) keep(c io.Closer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		_ = c.Close()
+		return false
+	}
+	s.open[c] = struct{}{}
+	return true
+}
