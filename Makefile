@@ -6,11 +6,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X github.com/duplex-run/duplex/internal/cli.Version=$(VERSION)
 EMBED := internal/embedded/files
 
-<<<<<<< HEAD
-.PHONY: demo build embed check test bench bench-vmm setup clean
-=======
-.PHONY: demo build embed check test fuzz bench setup clean
->>>>>>> main
+.PHONY: demo build embed check test fuzz bench bench-vmm setup clean
 
 ## demo: on a fresh machine, install what is missing, build, compare
 demo: setup build
