@@ -6,7 +6,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X github.com/duplex-run/duplex/internal/cli.Version=$(VERSION)
 EMBED := internal/embedded/files
 
-.PHONY: demo build embed check test fuzz bench setup clean
+.PHONY: demo build embed check test fuzz bench bench-vmm setup clean
 
 ## demo: on a fresh machine, install what is missing, build, compare
 demo: setup build
@@ -41,6 +41,14 @@ fuzz: embed
 ## bench: benchmarks of the packages
 bench: build
 	go test -run '^$$' -bench . -benchmem ./...
+
+## bench-vmm: the devices against QEMU's, in one lab; docs/measuring.md
+bench-vmm: setup build
+	scripts/setup-virtiofsd
+	go build -ldflags '-s -w' -o bin/vmmbench-guest ./internal/vmmbench/guest
+	go build -ldflags '-s -w' -o bin/vmmbench ./internal/vmmbench/bench
+	bin/duplex kernel fetch
+	bin/vmmbench $(BENCHFLAGS)
 
 clean:
 	rm -rf bin $(EMBED)/*.zst $(EMBED)/*.sum
