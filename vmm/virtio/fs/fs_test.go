@@ -204,6 +204,44 @@ func TestSpecialFiles(t *testing.T) {
 	}
 }
 
+// What works on an inode works on a symbolic link itself, never on what it leads to.
+func TestLinksAreNotFollowed(t *testing.T) {
+	dir, canary := tree(t)
+	c := newClient(t, Options{Dir: dir})
+	id := c.lookup(t, rootID, "link")
+	var before, after unix.Stat_t
+	must(t, unix.Stat(canary, &before))
+	setattr := func(valid, mode, uid uint32) []byte {
+		return cat(words32(valid, 0), make([]byte, 60), words32(mode, 0, uid, uid, 0))
+	}
+	if _, e := c.call(t, opLink, rootID, cat(words(id), name("hard")), entryOutLen); e != 0 {
+		t.Errorf("link: %v", e)
+	}
+	if target, err := os.Readlink(filepath.Join(dir, "hard")); err != nil || target != canary {
+		t.Errorf("the hard link is %q, %v", target, err)
+	}
+	if _, e := c.call(t, opSetattr, id, setattr(attrMode, 0o777, 0), attrOutLen); e != unix.EOPNOTSUPP {
+		t.Errorf("chmod: %v", e)
+	}
+	if _, e := c.call(t, opSetattr, id, setattr(attrSize, 0, 0), attrOutLen); e != unix.ELOOP {
+		t.Errorf("truncate: %v", e)
+	}
+	if _, e := c.call(t, opSetattr, id, setattr(attrMtime|attrAtime, 0, 0), attrOutLen); e != 0 {
+		t.Errorf("set times: %v", e)
+	}
+	if _, e := c.call(t, opSetattr, id, setattr(attrUID|attrGID, 0, uint32(os.Geteuid())), attrOutLen); e != 0 {
+		t.Errorf("chown: %v", e)
+	}
+	if _, e := c.call(t, opListxattr, id, words32(100, 0), 100); e != unix.EOPNOTSUPP {
+		t.Errorf("list attributes: %v", e)
+	}
+	must(t, unix.Stat(canary, &after))
+	before.Atim = after.Atim
+	if before != after {
+		t.Errorf("what it leads to was\n%+v and is\n%+v", before, after)
+	}
+}
+
 // modifying are requests that change something, each of which would succeed.
 func modifying(c *client, t *testing.T) map[string]func() unix.Errno {
 	file, dir := c.lookup(t, rootID, "file"), c.lookup(t, rootID, "dir")
