@@ -45,6 +45,7 @@ type BootOptions struct {
 	onMark    func(value byte, ns int64)
 	onCost    func(cost)
 	files     unpacked                     // opened by the parent
+	networks  *networks                    // of this process
 	confine   func() (func() error, error) // right before the guest starts
 }
 
@@ -61,11 +62,22 @@ func Boot(ctx context.Context, h Hardware, o BootOptions) (vmm.Exit, vmm.Stats, 
 	if o.NoJail {
 		run = bootHere
 	}
-	exit, stats, err := run(ctx, h, o)
+	exit, stats, err := withNetworks(ctx, h, o, run)
 	if err != nil && !isOwn(err) {
 		err = explainNew(err)
 	}
 	return exit, stats, err
+}
+
+// withNetworks is run with the user-mode networks that the machine has.
+func withNetworks(ctx context.Context, h Hardware, o BootOptions, run func(context.Context, Hardware, BootOptions) (vmm.Exit, vmm.Stats, error)) (vmm.Exit, vmm.Stats, error) {
+	n, err := h.startNetworks()
+	if err != nil {
+		return vmm.Exit{}, vmm.Stats{}, errors.Join(err, closeStreams(o.agent))
+	}
+	o.networks = n
+	exit, stats, err := run(ctx, h, o)
+	return exit, stats, errors.Join(err, n.close())
 }
 
 // bootHere makes and runs the machine in this process.
@@ -80,6 +92,10 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 	}()
 	if err := h.validate(); err != nil {
 		return vmm.Exit{}, vmm.Stats{}, err
+	}
+	if o.networks != nil {
+		o.files = unpacked{}
+		o.networks.hand(func(name string, f *os.File) { o.files[name] = f })
 	}
 	w, err := createTrace(o.files.take(fileTrace), o.Trace)
 	if err != nil {
@@ -97,6 +113,15 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 			return vmm.Exit{}, vmm.Stats{}, errors.Join(err, closeAll(devices))
 		}
 		devices = append(devices, agent.device)
+	}
+	if h.Vsock != "" {
+		sockets, bridge, err := h.openVsock(o.files)
+		if err != nil {
+			err = &workload.Error{Op: "bridge the guest's sockets", Err: err}
+			return vmm.Exit{}, vmm.Stats{}, errors.Join(err, closeAll(devices))
+		}
+		defer func() { _ = bridge.Close() }() // again, if the device did
+		devices = append(devices, sockets)
 	}
 	enter := func() error { return nil }
 	cpus, limit := h.vcpus()

@@ -77,20 +77,21 @@ func (d *Disk) open(f *os.File) (*blk.Device, error) {
 
 // open makes the interface of f, or of its TAP device when that is nil.
 func (n *Network) open(f *os.File) (*net.Device, error) {
-	mac := net.RandomMAC()
+	o := net.Options{MAC: net.RandomMAC()}
 	if n.MAC != nil {
-		mac = [6]byte(n.MAC)
+		o.MAC = [6]byte(n.MAC)
 	}
-	if n.Tap == "" {
-		return nil, errors.New("there is no user-mode network yet")
+	if limit := (rate.Limit{Bytes: n.BytesPerSecond, Ops: n.PacketsPerSecond}); limit != (rate.Limit{}) {
+		o.TX, o.RX = rate.New(limit), rate.New(limit)
 	}
-	tap, err := openTAP(f, n.Tap)
+	backend, closer, err := n.openBackend(f)
 	if err != nil {
 		return nil, err
 	}
-	nic, err := net.New(net.Options{Backend: tap, MAC: mac})
+	o.Backend = backend
+	nic, err := net.New(o)
 	if err != nil {
-		return nil, errors.Join(err, tap.Close())
+		return nil, errors.Join(err, closer.Close())
 	}
 	return nic, nil
 }
@@ -103,13 +104,6 @@ func (s *Share) open(f *os.File, inodes int) (*fs.Device, error) {
 		dir = fmt.Sprintf("/proc/self/fd/%d", f.Fd())
 	}
 	return fs.New(fs.Options{Dir: dir, Tag: s.Tag, ReadOnly: s.ReadOnly, MaxInodes: inodes})
-}
-
-func openTAP(f *os.File, name string) (*net.TAP, error) {
-	if f != nil {
-		return net.NewTAP(f)
-	}
-	return net.OpenTAP(name)
 }
 
 func closeAll(devices []virtio.Device) error {

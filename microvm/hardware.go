@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -54,6 +55,10 @@ type Network struct {
 	// Publish are ports of the host that lead to the guest, for the user-mode
 	// network: [IP:]PORT:PORT[/udp].
 	Publish []string
+	// Address, Gateway and DNS are what the agent gives the guest's interface on
+	// a TAP device; the user-mode network has a plan of its own.
+	Address      netip.Prefix
+	Gateway, DNS netip.Addr
 	// BytesPerSecond and PacketsPerSecond limit each direction; 0 is no limit.
 	BytesPerSecond, PacketsPerSecond uint64
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
 	"github.com/duplex-run/duplex/vmm/boot"
+	"github.com/duplex-run/duplex/vmm/virtio/net"
 )
 
 // machine is one microVM and the streams to its agent.
@@ -22,6 +23,7 @@ type machine struct {
 	options     BootOptions
 	streams     streamMap          // the session's ends
 	shares      []agentproto.Share // of the volumes
+	network     *agentproto.Network
 	console     *console.Tail
 	bootTimeout time.Duration
 	overdue     atomic.Bool // ended because the agent did not come up
@@ -40,7 +42,7 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 		bootTimeout: cmp.Or(r.BootTimeout, DefaultBootTimeout),
 	}
 	m.options = BootOptions{
-		Serial: m.console, NoJail: r.NoJail, Warn: r.Warn,
+		Serial: m.console, Trace: r.Trace, NoJail: r.NoJail, Warn: r.Warn,
 		OnEvent:   func(e vmm.Event, ns int64) { rec.StampAt(eventPhase(e), ns) },
 		onMark:    func(value byte, ns int64) { rec.StampAt(markPhase(value), ns) },
 		onCost:    func(c cost) { m.cost = c },
@@ -49,6 +51,17 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 	var err error
 	if m.hardware.Shares, m.shares, err = shareVolumes(spec.Volumes); err != nil {
 		return nil, err
+	}
+	if r.Network != nil {
+		n := *r.Network
+		if n.MAC == nil {
+			mac := net.RandomMAC()
+			n.MAC = mac[:]
+		}
+		if m.network, err = n.guestNetwork(); err != nil {
+			return nil, err
+		}
+		m.hardware.Networks = []Network{n}
 	}
 	if m.streams, m.options.agent, err = agentStreams(); err != nil {
 		return nil, &workload.Error{Op: "make the microVM", Err: err}

@@ -33,6 +33,8 @@ const (
 	fileTap        = "tap"
 	fileAgent      = "agent"
 	fileShare      = "share"
+	fileVsock      = "vsock"
+	fileDial       = "dial"
 	reportPipe     = 4
 	controlSocket  = 3
 	firstFile      = 5

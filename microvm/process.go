@@ -47,8 +47,19 @@ func bootJailed(ctx context.Context, h Hardware, o BootOptions) (vmm.Exit, vmm.S
 	for p, f := range o.agent {
 		files.add(agentFile(p), f)
 	}
+	if o.networks != nil {
+		o.networks.hand(files.add)
+	}
 	p := &process{o: &o, waited: make(chan struct{})}
 	err := h.validate()
+	if err == nil && h.Vsock != "" {
+		var sockets io.Closer
+		if sockets, err = listenVsock(h.Vsock, files); err != nil {
+			err = &workload.Error{Op: "bridge the guest's sockets", Err: err}
+		} else {
+			defer func() { _ = sockets.Close() }() // removes the socket
+		}
+	}
 	if err == nil {
 		err = p.start(&h, files)
 	}

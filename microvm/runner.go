@@ -37,6 +37,11 @@ type Runner struct {
 	Console io.Writer
 	// BootTimeout replaces DefaultBootTimeout when it is not 0.
 	BootTimeout time.Duration
+	// Network is the guest's interface beside loopback; nil for none. Its MAC is
+	// picked when it has none.
+	Network *Network
+	// Trace is a file to write every exit to; "" for none. See package trace.
+	Trace string
 	// NoJail runs the monitor in this process, unconfined: a guest that takes it
 	// over has everything that the caller has.
 	NoJail bool
@@ -57,7 +62,7 @@ func (r Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdi
 	if err != nil {
 		return workload.Exit{}, err
 	}
-	exit, err := m.run(ctx, r.session(m, spec, started, rec), start(spec, m.shares), stdio)
+	exit, err := m.run(ctx, r.session(m, spec, started, rec), m.start(spec), stdio)
 	used.record(m.stats, m.cost, rec)
 	rec.Stamp(workload.PhaseTornDown)
 	return exit, err
@@ -84,10 +89,10 @@ func memorySize(res workload.Resources) (uint64, error) {
 const diskID = "rootfs"
 
 // start is what the agent is told; paths of the host mean nothing to it.
-func start(spec workload.Spec, shares []agentproto.Share) *agentproto.Start {
+func (m *machine) start(spec workload.Spec) *agentproto.Start {
 	spec.Rootfs = workload.Rootfs{Digest: spec.Rootfs.Digest}
 	spec.Volumes = nil
-	return &agentproto.Start{Spec: spec, Root: diskID, TimeNs: time.Now().UnixNano(), Shares: shares}
+	return &agentproto.Start{Spec: spec, Root: diskID, TimeNs: time.Now().UnixNano(), Shares: m.shares, Network: m.network}
 }
 
 func (r Runner) session(m *machine, spec workload.Spec, started time.Time, rec *workload.Recorder) *agentproto.Session {

@@ -29,7 +29,7 @@ func TestShareVolumes(t *testing.T) {
 	if !slices.Equal(told, want) {
 		t.Errorf("the agent is told %+v, want %+v", told, want)
 	}
-	s := start(workload.Spec{Volumes: []workload.Volume{{Host: dir, Guest: "/a"}}}, told)
+	s := (&machine{shares: told}).start(workload.Spec{Volumes: []workload.Volume{{Host: dir, Guest: "/a"}}})
 	if s.Spec.Volumes != nil || len(s.Shares) != 2 {
 		t.Errorf("the agent is told %+v", s)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -69,6 +70,12 @@ func parseNet(s string) (n microvm.Network, err error) {
 		switch key {
 		case "mac":
 			n.MAC, err = net.ParseMAC(value)
+		case "address":
+			n.Address, err = netip.ParsePrefix(value)
+		case "gateway":
+			n.Gateway, err = netip.ParseAddr(value)
+		case "dns":
+			n.DNS, err = netip.ParseAddr(value)
 		case "bps":
 			n.BytesPerSecond, err = bytesPerSecond(value)
 		case "pps":

@@ -42,6 +42,8 @@ type labJob struct {
 	opts  *runOptions
 	// extra are further arguments put before those given.
 	extra []string
+	// output are files that the command writes; "" is none.
+	output []string
 	// carry are further files the command names.
 	carry []string
 	// deterministic is lab.Options.Deterministic.
@@ -98,6 +100,7 @@ func (a *app) runInLab(ctx context.Context, j labJob) error {
 		Cwd:       cwd,
 		Carry:     slices.Concat([]string{g.kernel, g.initrd}, stored, carry),
 		CarryOnly: true,
+		Output:    slices.DeleteFunc(j.output, func(s string) bool { return s == "" }),
 		Memory:    max(labMemory, memory+labMemory/2),
 		TTY:       j.opts.tty, Interactive: j.opts.interactive, Deterministic: j.deterministic,
 	}, new(workload.Recorder))

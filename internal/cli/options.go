@@ -34,6 +34,7 @@ type runOptions struct {
 	kernel        string
 	name          string
 	lab           string
+	noJail        bool
 	initrd        string // with kernel a vmlinux: what the host prepared for the lab
 
 	interactive, tty bool
@@ -55,6 +56,7 @@ func (o *runOptions) register(fs *pflag.FlagSet) {
 	fs.StringVar(&o.kernel, "kernel", "", "guest kernel: a bzImage or vmlinux `FILE`, or a name of 'duplex kernel ls'")
 	fs.StringVar(&o.name, "name", "", "`NAME` of this run")
 	fs.StringVar(&o.lab, "lab", "auto", "run in the lab machine: `WHEN` is auto, always or never")
+	fs.BoolVar(&o.noJail, "no-jail", false, "leave a microVM's monitor unconfined: a guest that takes it over has all your rights")
 	fs.StringVar(&o.initrd, "initrd", "", "")
 	_ = fs.MarkHidden("initrd")
 }

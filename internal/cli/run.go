@@ -28,6 +28,9 @@ type runFlags struct {
 	runOptions
 	isolation     string
 	vm, container bool
+	network       string
+	publish       []string
+	trace         string
 	// For duplex's own use: compare reads the report, and runs its probe.
 	reportFD int
 	probe    bool
@@ -40,6 +43,9 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVarP(&f.interactive, "interactive", "i", false, "keep stdin open; without it the command reads end of file")
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	f.runOptions.register(fs)
+	fs.StringVar(&f.network, "network", "none", "network of a microVM: none, user, or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP]; mac=ADDRESS")
+	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host to the microVM, with --network user")
+	fs.StringVar(&f.trace, "trace", "", "write every exit of the microVM to `FILE`; see 'duplex trace'")
 	fs.IntVar(&f.reportFD, "report-fd", 0, "")
 	fs.BoolVar(&f.probe, "probe", false, "")
 	_ = fs.MarkHidden("report-fd")
@@ -109,11 +115,15 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	if fs.NArg() == 0 {
 		return none, a.usage("no image given")
 	}
+	nic, err := f.nic(a, iso)
+	if err != nil {
+		return none, err
+	}
 	a.sweep()
 	if a.labFor(f.lab, iso == workload.VM) != "" {
-		return none, a.runInLab(ctx, labJob{fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions})
+		return none, a.runInLab(ctx, labJob{fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions, output: []string{f.trace}})
 	}
-	runner, spec, err := f.prepare(ctx, a, fs, iso)
+	runner, spec, err := f.prepare(ctx, a, fs, iso, nic)
 	if err != nil {
 		return none, err
 	}
@@ -131,7 +141,7 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 }
 
 // prepare resolves the image and, for a microVM, the kernel and the initramfs.
-func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso workload.Isolation) (workload.Runner, workload.Spec, error) {
+func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso workload.Isolation, nic *microvm.Network) (workload.Runner, workload.Spec, error) {
 	var none workload.Spec
 	if iso == workload.Container {
 		container.Prefetch()
@@ -162,7 +172,31 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	if err != nil {
 		return nil, none, err
 	}
-	return microvm.Runner{Kernel: guest.kernel, Initrd: guest.initrd, Warn: a.warn}, spec, nil
+	return microvm.Runner{
+		Kernel: guest.kernel, Initrd: guest.initrd, Network: nic, Trace: f.trace, NoJail: f.noJail, Warn: a.warn,
+	}, spec, nil
+}
+
+// nic is the network interface that was asked for; nil for none.
+func (f *runFlags) nic(a *app, iso workload.Isolation) (*microvm.Network, error) {
+	if iso == workload.Container && (f.network != "none" || len(f.publish) > 0 || f.trace != "") {
+		return nil, a.usage("--network, --publish and --trace are for microVMs so far")
+	}
+	if f.network == "none" {
+		if len(f.publish) > 0 {
+			return nil, a.usage("--publish needs --network user")
+		}
+		return nil, nil
+	}
+	n, err := parseNet(f.network)
+	if err != nil {
+		return nil, a.usage("--network=%s: %v, or none", f.network, err)
+	}
+	if n.Tap != "" && len(f.publish) > 0 {
+		return nil, a.usage("--publish needs --network user")
+	}
+	n.Publish = f.publish
+	return &n, nil
 }
 
 const probePath = "/.duplex-probe"

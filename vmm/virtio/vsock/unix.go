@@ -55,7 +55,7 @@ type Bridge struct {
 // nobody listens on, as a crashed process leaves it: that is replaced. Whoever
 // may write to the socket reaches the guest: the directory's permissions say who.
 func (d *Device) Bridge(path string) (*Bridge, error) {
-	l, err := listenUnix(path)
+	l, err := ListenUnix(path)
 	if err != nil {
 		return nil, fmt.Errorf("vsock: %w", err)
 	}
@@ -96,8 +96,9 @@ func (b *Bridge) Close() error {
 	return b.err
 }
 
-// listenUnix listens on path, in place of a socket that nobody listens on.
-func listenUnix(path string) (net.Listener, error) {
+// ListenUnix listens on path, in place of a socket that nobody listens on, for
+// NewBridge.
+func ListenUnix(path string) (net.Listener, error) {
 	l, err := net.Listen("unix", path)
 	if err == nil || !errors.Is(err, syscall.EADDRINUSE) {
 		return l, err
