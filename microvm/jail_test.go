@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -236,6 +237,8 @@ func attack(s setup, role jail.Role) {
 		_ = unix.PtraceAttach(1)
 	case "kvm":
 		_, _, _ = unix.Syscall(unix.SYS_IOCTL, 0, 0xae01, 0)
+	case "share":
+		panic(useShare(firstFile + slices.Index(s.Files, numbered(fileShare, 0))))
 	case "panic":
 		panic("an error of ours")
 	}
@@ -261,6 +264,46 @@ func TestMonitorAttacks(t *testing.T) {
 					t.Errorf("%q does not say %s and %v", err, call, role)
 				}
 			})
+		}
+	}
+}
+
+// useShare says what comes of using a shared directory, and of leaving it.
+func useShare(dir int) string {
+	try := func(name string, flags int) error {
+		fd, err := unix.Openat(dir, name, flags|unix.O_CLOEXEC, 0o600)
+		if err == nil {
+			err = unix.Close(fd)
+		}
+		return err
+	}
+	return fmt.Sprint("read: ", try("file", unix.O_RDONLY), ", make: ", try("new", unix.O_WRONLY|unix.O_CREAT), ", mkdir: ", unix.Mkdirat(dir, "d", 0o700),
+		", leave: ", try("../secret", unix.O_RDONLY), ", link: ", try("link", unix.O_RDONLY), ", root: ", try("/etc/passwd", unix.O_RDONLY), ".")
+}
+
+// With a share the monitor may name files, and Landlock and its empty root see to
+// it that they are the share's.
+func TestMonitorShare(t *testing.T) {
+	for _, readOnly := range []bool{false, true} {
+		dir := t.TempDir()
+		share := filepath.Join(dir, "share")
+		err := errors.Join(os.Mkdir(share, 0o700), os.WriteFile(share+"/file", nil, 0o600),
+			os.WriteFile(dir+"/secret", nil, 0o600), os.Symlink("/etc/passwd", share+"/link"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := tiny(t, powerOff)
+		h.Cmdline = "attack=share," + jail.Monitor.String()
+		h.Shares = []Share{{Dir: share, Tag: "s", ReadOnly: readOnly}}
+		_, _, err = Boot(t.Context(), h, BootOptions{})
+		denied, ok := "permission denied", "<nil>"
+		made := ok
+		if readOnly {
+			made = denied
+		}
+		want := fmt.Sprintf("read: %s, make: %s, mkdir: %s, leave: %s, link: no such file or directory, root: no such file or directory.", ok, made, made, denied)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("read-only %v: %v\nwant %s", readOnly, err, want)
 		}
 	}
 }
