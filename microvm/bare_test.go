@@ -2,8 +2,13 @@ package microvm
 
 import (
 	"bufio"
+	"bytes"
+	"errors"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,4 +116,96 @@ func echoServer(t *testing.T, addr string) string {
 		}
 	}()
 	return l.Addr().String()
+}
+
+// The user-mode network reaches the host without any right, and its published
+// ports lead to the guest.
+func TestGuestBootUserNetwork(t *testing.T) {
+	guestOnly(t)
+	makeDummy(t, "dummy0", "10.98.0.1/24") // the stack does not lead to loopback
+	peer := echoServer(t, "10.98.0.1:0")
+	g := startBare(t, "net address=10.0.2.15/24 gateway=10.0.2.2 peer="+peer, func(h *Hardware, _ *BootOptions) {
+		h.Networks = []Network{{}}
+	})
+	g.finish("net")
+}
+
+// The guest's sockets are Unix sockets of the host, both ways, half-closed each.
+func TestGuestBootVsock(t *testing.T) {
+	guestOnly(t)
+	path := filepath.Join(t.TempDir(), "vsock")
+	l, err := net.Listen("unix", path+"_6000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	g := startBare(t, "vsock", func(h *Hardware, _ *BootOptions) { h.Vsock = path })
+	g.await("bare: ready")
+	c := dialUnix(t, path)
+	if _, err := io.WriteString(c, "CONNECT 5000\n"); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(c)
+	if line, err := in.ReadString('\n'); err != nil || !strings.HasPrefix(line, "OK ") {
+		t.Fatalf("answer %q, %v", line, err)
+	}
+	sent := bytes.Repeat([]byte("to the guest and back "), 1<<16)
+	go func() {
+		_, _ = c.Write(sent)
+		_ = c.CloseWrite()
+	}()
+	if got, err := io.ReadAll(in); err != nil || !bytes.Equal(got, sent) {
+		t.Fatalf("%d of %d bytes came back: %v", len(got), len(sent), err)
+	}
+	from, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = from.Close() }()
+	if text, err := io.ReadAll(from); err != nil || string(text) != "from the guest" {
+		t.Fatalf("%q, %v", text, err)
+	}
+	if _, err := io.WriteString(from, "from the host"); err != nil {
+		t.Fatal(err)
+	}
+	_ = from.Close()
+	g.finish("vsock")
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+func dialUnix(t *testing.T, path string) *net.UnixConn {
+	t.Helper()
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// Shared directories show what the host has, take what the guest writes where
+// they may, and lead nowhere else.
+func TestGuestBootShare(t *testing.T) {
+	guestOnly(t)
+	rw, ro, outside := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "secret")
+	for path, text := range map[string]string{rw + "/hello": "from the host", ro + "/hello": "from the host", outside: "secret"} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(outside, rw+"/outside"); err != nil {
+		t.Fatal(err)
+	}
+	g := startBare(t, "fs", func(h *Hardware, _ *BootOptions) {
+		h.Shares = []Share{{Dir: rw, Tag: "rw"}, {Dir: ro, Tag: "ro", ReadOnly: true}}
+	})
+	g.finish("fs")
+	if text, err := os.ReadFile(rw + "/renamed"); err != nil || string(text) != "from the guest" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if names, err := os.ReadDir(ro); err != nil || len(names) != 1 {
+		t.Errorf("the read-only directory holds %v, %v", names, err)
+	}
 }

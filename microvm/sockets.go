@@ -104,8 +104,7 @@ func (a *asker) dial(ctx context.Context, port uint32) (net.Conn, error) {
 	if err != nil || len(fds) != 1 {
 		return nil, fmt.Errorf("the answer has no socket: %w", err)
 	}
-	unix.CloseOnExec(fds[0])
-	return unixConn(os.NewFile(uintptr(fds[0]), "vsock"))
+	return unixConn(os.NewFile(uintptr(fds[0]), "vsock")) // close-on-exec, as ReadMsgUnix asks for
 }
 
 // answerDials is the parent's end, until the monitor is gone: port P is the Unix

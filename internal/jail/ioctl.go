@@ -6,17 +6,18 @@ type request struct {
 	number uint32
 }
 
-// vcpuRequests are what a vCPU's thread may ask of KVM: to run the guest, and to
-// look at its registers when it has gone wrong.
+// vcpuRequests are what a vCPU's thread may ask of KVM: to run the guest, to look
+// at its registers when it has gone wrong, and to interrupt it when it broke a
+// device's rules by writing a register.
 var vcpuRequests = []request{
 	{"KVM_RUN", 0xae80},
 	{"KVM_GET_REGS", 0x8090ae81},
 	{"KVM_GET_SREGS", 0x8138ae83},
+	{"KVM_IRQ_LINE", 0x4008ae61},
 }
 
 // monitorRequests are what the other threads may ask of KVM and of a TAP.
 var monitorRequests = []request{
-	{"KVM_IRQ_LINE", 0x4008ae61},
 	{"KVM_IRQFD", 0x4020ae76},
 	{"KVM_IOEVENTFD", 0x4040ae79},
 	{"TUNSETOFFLOAD", 0x400454d0},
