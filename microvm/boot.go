@@ -23,8 +23,11 @@ type BootOptions struct {
 	// one.
 	Console      io.Writer
 	ConsoleInput io.Reader
-	// NoJail leaves the monitor unconfined.
+	// NoJail runs the monitor in this process, unconfined: a guest that takes it
+	// over has everything that the caller has.
 	NoJail bool
+	// Warn is told what this host lacks for the jail; nil discards it.
+	Warn func(string)
 	// Trace is a file to write every exit to; "" for none. See package trace.
 	Trace string
 	// Shutdown asks the guest to power off when it is closed, by its power
@@ -36,23 +39,49 @@ type BootOptions struct {
 	// OnEvent, if set, is called as the machine comes up, with nanoseconds of
 	// CLOCK_MONOTONIC_RAW.
 	OnEvent func(vmm.Event, int64)
+
+	agent     streamMap // streams to connect the agent with
+	connected func()    // the agent's control stream is there
+	onMark    func(value byte, ns int64)
+	onCost    func(cost)
+	files     unpacked                     // opened by the parent
+	confine   func() (func() error, error) // right before the guest starts
+}
+
+// cost is what a monitor took beside the guest's memory.
+type cost struct {
+	cpu     int64 // of its own process, in nanoseconds; 0 when it has none
+	private int64 // bytes; 0 where the kernel cannot tell
 }
 
 // Boot boots a machine and stays with it until the guest ends or ctx does. When
 // it returns nothing of the machine is left. Its errors are *workload.Error.
 func Boot(ctx context.Context, h Hardware, o BootOptions) (vmm.Exit, vmm.Stats, error) {
-	exit, stats, err := bootHere(ctx, h, o)
+	run := bootJailed
+	if o.NoJail {
+		run = bootHere
+	}
+	exit, stats, err := run(ctx, h, o)
 	if err != nil && !isOwn(err) {
 		err = explainNew(err)
 	}
 	return exit, stats, err
 }
 
+// bootHere makes and runs the machine in this process.
 func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm.Stats, err error) {
+	var agent *bridge
+	defer func() {
+		if agent != nil {
+			err = errors.Join(err, agent.close())
+		} else {
+			err = errors.Join(err, closeStreams(o.agent))
+		}
+	}()
 	if err := h.validate(); err != nil {
 		return vmm.Exit{}, vmm.Stats{}, err
 	}
-	w, err := createTrace(o.Trace)
+	w, err := createTrace(o.files.take(fileTrace), o.Trace)
 	if err != nil {
 		return vmm.Exit{}, vmm.Stats{}, err
 	}
@@ -61,19 +90,41 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 	if err != nil {
 		return vmm.Exit{}, vmm.Stats{}, err
 	}
+	if o.agent != nil {
+		streams := o.agent
+		o.agent = nil // newBridge's
+		if agent, err = newBridge(streams, o.connected); err != nil {
+			return vmm.Exit{}, vmm.Stats{}, errors.Join(err, closeAll(devices))
+		}
+		devices = append(devices, agent.device)
+	}
+	enter := func() error { return nil }
 	cpus, limit := h.vcpus()
 	vm, err := vmm.New(vmm.Config{
-		Kernel: h.Kernel, Initrd: h.Initrd, Cmdline: h.Cmdline, Memory: h.Memory,
-		CPUs: cpus, CPULimit: limit, Console: o.Serial, Devices: devices, Trace: w, OnEvent: o.OnEvent,
+		Kernel: h.Kernel, KernelFile: o.files.take(fileKernel), Initrd: h.Initrd, InitrdFile: o.files.take(fileInitrd),
+		Cmdline: h.Cmdline, Memory: h.Memory, CPUs: cpus, CPULimit: limit, Console: o.Serial, Devices: devices,
+		Trace: w, OnEvent: o.OnEvent, OnMark: o.onMark, EnterVCPU: func() error { return enter() },
 	})
 	if err != nil {
 		return vmm.Exit{}, vmm.Stats{}, errors.Join(err, closeAll(devices))
 	}
 	defer func() { err = errors.Join(err, vm.Close()) }()
+	if o.confine != nil {
+		if enter, err = o.confine(); err != nil {
+			return vmm.Exit{}, vmm.Stats{}, err
+		}
+	}
 	stop := o.attend(vm)
 	exit, err := vm.Run(ctx)
 	stop()
-	return exit, vm.Stats(), err
+	stats := vm.Stats()
+	if o.onCost != nil {
+		o.onCost(cost{private: ownMemory(int64(stats.Resident))})
+	}
+	if agent != nil { // the guest says no more: what it said can still be read
+		err = errors.Join(err, agent.close())
+	}
+	return exit, stats, err
 }
 
 // attend serves the machine from outside until what it returns is called.
@@ -116,13 +167,16 @@ func (o *BootOptions) attend(vm *vmm.VM) (stop func()) {
 	return func() { done <- struct{}{}; <-done }
 }
 
-func createTrace(path string) (*trace.Writer, error) {
-	if path == "" {
+// createTrace traces to f, or to a new file.
+func createTrace(f *os.File, path string) (*trace.Writer, error) {
+	if f == nil && path == "" {
 		return nil, nil
 	}
-	f, err := os.Create(path)
-	if err != nil {
-		return nil, &workload.Error{Op: "make the trace file", Err: err}
+	if f == nil {
+		var err error
+		if f, err = os.Create(path); err != nil {
+			return nil, &workload.Error{Op: "make the trace file", Err: err}
+		}
 	}
 	return trace.NewWriter(f, trace.Header{}), nil
 }

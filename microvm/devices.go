@@ -3,6 +3,7 @@ package microvm
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm/virtio"
@@ -31,20 +32,20 @@ func (h *Hardware) open(o BootOptions) (_ []virtio.Device, err error) {
 		devices = append(devices, d)
 		return nil
 	}
-	for _, d := range h.Disks {
-		disk, err := d.open()
+	for i, d := range h.Disks {
+		disk, err := d.open(o.files.take(numbered(fileDisk, i)))
 		if err := add("disk "+d.Path, disk, err); err != nil {
 			return devices, err
 		}
 	}
-	for _, n := range h.Networks {
-		nic, err := n.open()
+	for i, n := range h.Networks {
+		nic, err := n.open(o.files.take(numbered(fileTap, i)))
 		if err := add("network", nic, err); err != nil {
 			return devices, err
 		}
 	}
-	for _, s := range h.Shares {
-		share, err := fs.New(fs.Options{Dir: s.Dir, Tag: s.Tag, ReadOnly: s.ReadOnly, MaxInodes: maxInodes(len(h.Shares))})
+	for i, s := range h.Shares {
+		share, err := s.open(o.files.take(numbered(fileShare, i)), maxInodes(len(h.Shares)))
 		if err := add("share "+s.Dir, share, err); err != nil {
 			return devices, err
 		}
@@ -58,14 +59,24 @@ func (h *Hardware) open(o BootOptions) (_ []virtio.Device, err error) {
 	return append(devices, rng.New()), nil
 }
 
-func (d *Disk) open() (*blk.Device, error) {
-	return blk.Open(blk.Options{
+// open makes the disk of f, or of its path when that is nil.
+func (d *Disk) open(f *os.File) (*blk.Device, error) {
+	o := blk.Options{
 		Path: d.Path, ID: d.ID, ReadOnly: d.ReadOnly, Direct: d.Direct, Queues: d.Queues,
 		Limit: rate.Limit{Bytes: d.BytesPerSecond, Ops: d.OpsPerSecond},
-	})
+	}
+	if f == nil {
+		return blk.Open(o)
+	}
+	disk, err := blk.New(f, o)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return disk, nil
 }
 
-func (n *Network) open() (*net.Device, error) {
+// open makes the interface of f, or of its TAP device when that is nil.
+func (n *Network) open(f *os.File) (*net.Device, error) {
 	mac := net.RandomMAC()
 	if n.MAC != nil {
 		mac = [6]byte(n.MAC)
@@ -73,7 +84,7 @@ func (n *Network) open() (*net.Device, error) {
 	if n.Tap == "" {
 		return nil, errors.New("there is no user-mode network yet")
 	}
-	tap, err := net.OpenTAP(n.Tap)
+	tap, err := openTAP(f, n.Tap)
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +93,23 @@ func (n *Network) open() (*net.Device, error) {
 		return nil, errors.Join(err, tap.Close())
 	}
 	return nic, nil
+}
+
+// open makes the file system of f, which stays the caller's, or of its path when
+// that is nil.
+func (s *Share) open(f *os.File, inodes int) (*fs.Device, error) {
+	dir := s.Dir
+	if f != nil {
+		dir = fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	}
+	return fs.New(fs.Options{Dir: dir, Tag: s.Tag, ReadOnly: s.ReadOnly, MaxInodes: inodes})
+}
+
+func openTAP(f *os.File, name string) (*net.TAP, error) {
+	if f != nil {
+		return net.NewTAP(f)
+	}
+	return net.OpenTAP(name)
 }
 
 func closeAll(devices []virtio.Device) error {

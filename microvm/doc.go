@@ -17,8 +17,21 @@
 // given), the root file system is an overlay whose writable layer takes memory,
 // and /proc and /sys are unmasked.
 //
-// Nothing is left when Run returns: no process, file or descriptor is made
-// outside this process, so there is nothing to clean when it is killed, either.
+// The monitor is a process of its own, confined before the guest's first
+// instruction (internal/jail, docs/threat-model.md):
+//
+//	this process                        the monitor (this executable once more)
+//	Boot, Runner      -- setup -->      bootHere: devices, vmm.New
+//	process.go        -- orders ->      jail.Enter, vmm.Run
+//	                  <- notes ---      events, marks, statistics, the end
+//	agentproto.Session <- bytes ->      bridge.go: the guest's sockets
+//
+// wire.go has the messages, parcel.go the open files that go along: the
+// monitor opens none of the user's. main must call Init before anything else.
+// With NoJail, bootHere runs in this process.
+//
+// Nothing is left when Run returns. When this process is killed, the kernel kills
+// the monitor, and there is nothing else to clean.
 // One goroutine may outlive Run: the one that reads stdio.In, until that read
 // returns.
 package microvm

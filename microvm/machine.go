@@ -14,55 +14,44 @@ import (
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
 	"github.com/duplex-run/duplex/vmm/boot"
-	"github.com/duplex-run/duplex/vmm/virtio"
-	"github.com/duplex-run/duplex/vmm/virtio/vsock"
 )
-
-// guestCID is every guest's: the socket device's host side is in this process,
-// so machines do not see each other.
-const guestCID = 3
 
 // machine is one microVM and the streams to its agent.
 type machine struct {
-	vm          *vmm.VM
-	sockets     *vsock.Device
-	streams     map[agentproto.Port]*stream
+	hardware    *Hardware
+	options     BootOptions
+	streams     streamMap          // the session's ends
 	shares      []agentproto.Share // of the volumes
 	console     *console.Tail
 	bootTimeout time.Duration
-	overdue     atomic.Bool   // ended because the agent did not come up
-	down        chan struct{} // vm.Run has returned
+	overdue     atomic.Bool // ended because the agent did not come up
+	connected   atomic.Bool // the agent opened its control stream, the last one
+
+	stats vmm.Stats // when it has ended
+	cost  cost
 }
 
-// newMachine makes the machine, loaded and not yet running. On error nothing of
-// it is left.
+// newMachine describes the machine and makes its streams. On error nothing of it
+// is left.
 func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Recorder) (*machine, error) {
 	m := &machine{
+		hardware:    r.hardware(spec, memory),
 		console:     &console.Tail{Also: r.Console},
 		bootTimeout: cmp.Or(r.BootTimeout, DefaultBootTimeout),
-		down:        make(chan struct{}),
 	}
-	h := r.hardware(spec, memory)
+	m.options = BootOptions{
+		Serial: m.console, NoJail: r.NoJail, Warn: r.Warn,
+		OnEvent:   func(e vmm.Event, ns int64) { rec.StampAt(eventPhase(e), ns) },
+		onMark:    func(value byte, ns int64) { rec.StampAt(markPhase(value), ns) },
+		onCost:    func(c cost) { m.cost = c },
+		connected: func() { m.connected.Store(true) },
+	}
 	var err error
-	if h.Shares, m.shares, err = shareVolumes(spec.Volumes); err != nil {
+	if m.hardware.Shares, m.shares, err = shareVolumes(spec.Volumes); err != nil {
 		return nil, err
 	}
-	if err := h.validate(); err != nil {
-		return nil, err
-	}
-	devices, err := m.devices(h)
-	if err != nil {
-		return nil, err
-	}
-	cpus, limit := h.vcpus()
-	m.vm, err = vmm.New(vmm.Config{
-		Kernel: h.Kernel, Initrd: h.Initrd, Cmdline: h.Cmdline,
-		Memory: h.Memory, CPUs: cpus, CPULimit: limit, Console: m.console, Devices: devices,
-		OnMark:  func(value byte, ns int64) { rec.StampAt(markPhase(value), ns) },
-		OnEvent: func(e vmm.Event, ns int64) { rec.StampAt(eventPhases[e], ns) },
-	})
-	if err != nil {
-		return nil, explainNew(errors.Join(err, closeAll(devices)))
+	if m.streams, m.options.agent, err = agentStreams(); err != nil {
+		return nil, &workload.Error{Op: "make the microVM", Err: err}
 	}
 	return m, nil
 }
@@ -84,42 +73,20 @@ func (r Runner) hardware(spec workload.Spec, memory uint64) *Hardware {
 	}
 }
 
-// devices makes the hardware's devices and the one for the agent's streams.
-func (m *machine) devices(h *Hardware) ([]virtio.Device, error) {
-	var err error
-	if m.sockets, err = vsock.New(guestCID); err != nil {
-		return nil, &workload.Error{Op: "make the microVM", Err: err}
+// eventPhase is the phase of an event; a Recorder drops the phase -1.
+func eventPhase(e vmm.Event) workload.Phase {
+	switch e {
+	case vmm.Created:
+		return workload.PhaseCreated
+	case vmm.Loaded:
+		return workload.PhaseLoaded
+	case vmm.Entered:
+		return workload.PhaseEntered
 	}
-	if m.streams, err = listen(m.sockets); err != nil {
-		return nil, &workload.Error{Op: "make the microVM", Err: errors.Join(err, m.sockets.Close())}
-	}
-	devices, err := h.open(BootOptions{})
-	if err != nil {
-		return nil, errors.Join(err, m.sockets.Close())
-	}
-	return append(devices, m.sockets), nil
+	return -1
 }
 
-// connected says whether the agent opened its control stream, the last one.
-func (m *machine) connected() bool { return m.streams[agentproto.Control].connected.Load() }
-
-// hangUp ends the streams of a machine that runs no more; what it sent before
-// can still be read.
-func (m *machine) hangUp() {
-	_ = m.sockets.Close() // cannot fail
-	close(m.down)
-}
-
-// close releases everything. Precondition: run has returned.
-func (m *machine) close() error { return m.vm.Close() }
-
-var eventPhases = map[vmm.Event]workload.Phase{
-	vmm.Created: workload.PhaseCreated,
-	vmm.Loaded:  workload.PhaseLoaded,
-	vmm.Entered: workload.PhaseEntered,
-}
-
-// markPhase is the phase of a mark; a Recorder drops the phase -1.
+// markPhase is the phase of a mark.
 func markPhase(value byte) workload.Phase {
 	switch value {
 	case agentproto.MarkKernelUp:
@@ -158,6 +125,9 @@ const consoleLines = 12
 func (m *machine) explain(err error, ended <-chan ending) error {
 	select {
 	case e := <-ended:
+		if e.err != nil && isOwn(e.err) {
+			return e.err // there was no machine, or there is no more to say of it
+		}
 		err = m.whyEnded(e, err)
 	case <-time.After(endGrace):
 		err = fmt.Errorf("%w, and the guest still runs", err)

@@ -28,6 +28,15 @@ var (
 	limitFlag  = flag.String("guest-timeout", "20m", "time limit of those tests")
 )
 
+func TestMain(m *testing.M) {
+	underAttack = attack
+	Init()
+	if os.Args[0] == parentName {
+		parentMain()
+	}
+	os.Exit(m.Run())
+}
+
 // guestOnly skips a test that TestMachine runs elsewhere.
 func guestOnly(t *testing.T) Runner {
 	t.Helper()

@@ -37,6 +37,11 @@ type Runner struct {
 	Console io.Writer
 	// BootTimeout replaces DefaultBootTimeout when it is not 0.
 	BootTimeout time.Duration
+	// NoJail runs the monitor in this process, unconfined: a guest that takes it
+	// over has everything that the caller has.
+	NoJail bool
+	// Warn is told what this host lacks for the jail; nil discards it.
+	Warn func(string)
 }
 
 // Run implements workload.Runner. Errors are *workload.Error, or ctx.Err() when
@@ -53,10 +58,7 @@ func (r Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdi
 		return workload.Exit{}, err
 	}
 	exit, err := m.run(ctx, r.session(m, spec, started, rec), start(spec, m.shares), stdio)
-	used.record(m.vm, rec)
-	if cerr := m.close(); err == nil && cerr != nil {
-		err = &workload.Error{Op: "end the microVM", Err: cerr}
-	}
+	used.record(m.stats, m.cost, rec)
 	rec.Stamp(workload.PhaseTornDown)
 	return exit, err
 }
@@ -105,16 +107,17 @@ func (m *machine) run(ctx context.Context, s *agentproto.Session, start *agentpr
 	vmCtx, endVM := context.WithCancel(ctx)
 	defer endVM()
 	slow := time.AfterFunc(m.bootTimeout, func() {
-		if !m.connected() {
+		if !m.connected.Load() {
 			m.overdue.Store(true)
 			endVM()
 		}
 	})
 	defer slow.Stop()
-	ended := make(chan ending, 1)
+	ended, down := make(chan ending, 1), make(chan struct{})
 	go func() {
-		exit, err := m.vm.Run(vmCtx)
-		m.hangUp() // the guest says no more: what it said can still be read
+		defer close(down)
+		exit, stats, err := Boot(vmCtx, *m.hardware, m.options)
+		m.stats = stats
 		ended <- ending{exit, err}
 	}()
 	exit, err := s.Run(ctx, start, stdio)
@@ -122,7 +125,7 @@ func (m *machine) run(ctx context.Context, s *agentproto.Session, start *agentpr
 		exit, err = workload.Exit{}, m.explain(err, ended)
 	}
 	endVM()
-	<-m.down
+	<-down
 	return exit, err
 }
 

@@ -114,21 +114,14 @@ func TestWhyEnded(t *testing.T) {
 }
 
 func TestPrivateMemory(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "smaps_rollup")
-	write := func(text string) {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("5581-7ffc ---p 00000000 00:00 0  [rollup]\nRss: 900 kB\nPrivate_Clean:     100 kB\nPrivate_Dirty:      23 kB\nPrivate_Hugetlb: 7 kB\n")
-	if n, err := privateMemory(path); n != 123<<10 || err != nil {
+	n, err := privateMemory(strings.NewReader("5581-7ffc ---p 00000000 00:00 0  [rollup]\nRss: 900 kB\nPrivate_Clean:     100 kB\nPrivate_Dirty:      23 kB\nPrivate_Hugetlb: 7 kB\n"))
+	if n != 123<<10 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	write("Private_Dirty: much kB\n")
-	if _, err := privateMemory(path); err == nil {
+	if _, err := privateMemory(strings.NewReader("Private_Dirty: much kB\n")); err == nil {
 		t.Error("nonsense was taken")
 	}
-	if n, err := privateMemory("/proc/self/smaps_rollup"); n <= 0 || err != nil {
-		t.Errorf("this process: %d, %v", n, err)
+	if n := ownMemory(0); n <= 0 {
+		t.Errorf("this process: %d", n)
 	}
 }

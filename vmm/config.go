@@ -23,6 +23,9 @@ type Config struct {
 	Kernel string
 	// Initrd is the path of an initial RAM disk, "" for none.
 	Initrd string
+	// KernelFile and InitrdFile, if set, are the open files; the paths then only
+	// serve messages. New closes them.
+	KernelFile, InitrdFile *os.File
 	// Cmdline is the kernel command line; see DefaultCmdline.
 	Cmdline string
 	// Memory is the guest's, in bytes: a multiple of 4096.
@@ -80,6 +83,12 @@ type input struct {
 
 // open checks the Config and opens its files, without touching KVM.
 func (c *Config) open() (_ *input, err error) {
+	in := &input{kernel: c.KernelFile, initrd: c.InitrdFile}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, in.close())
+		}
+	}()
 	switch {
 	case c.CPUs < 1 || c.CPUs > MaxCPUs:
 		return nil, fmt.Errorf("%w: %d CPUs, 1 to %d are possible", ErrConfig, c.CPUs, MaxCPUs)
@@ -90,18 +99,12 @@ func (c *Config) open() (_ *input, err error) {
 	case len(c.Devices) > MaxDevices:
 		return nil, fmt.Errorf("%w: %d devices, at most %d", ErrConfig, len(c.Devices), MaxDevices)
 	}
-	in := &input{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, in.close())
-		}
-	}()
 	var kernelSize, initrdSize int64
-	if in.kernel, kernelSize, err = openFile(c.Kernel); err != nil {
+	if in.kernel, kernelSize, err = openFile(c.KernelFile, c.Kernel); err != nil {
 		return nil, fmt.Errorf("open the kernel: %w", err)
 	}
-	if c.Initrd != "" {
-		if in.initrd, initrdSize, err = openFile(c.Initrd); err != nil {
+	if c.Initrd != "" || c.InitrdFile != nil {
+		if in.initrd, initrdSize, err = openFile(c.InitrdFile, c.Initrd); err != nil {
 			return nil, fmt.Errorf("open the initrd: %w", err)
 		}
 	}
@@ -118,10 +121,13 @@ func (c *Config) open() (_ *input, err error) {
 	return in, nil
 }
 
-func openFile(path string) (*os.File, int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, 0, err
+// openFile opens path, unless f is that already. After an error f is closed.
+func openFile(f *os.File, path string) (*os.File, int64, error) {
+	if f == nil {
+		var err error
+		if f, err = os.Open(path); err != nil {
+			return nil, 0, err
+		}
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {

@@ -8,9 +8,11 @@ import (
 	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/internal/cli"
 	"github.com/duplex-run/duplex/internal/hostcheck"
+	"github.com/duplex-run/duplex/microvm"
 )
 
 func main() {
+	microvm.Init()
 	hostcheck.Child()
 	container.Init()
 	os.Exit(cli.Main(os.Args, os.Stdin, os.Stdout, os.Stderr))

@@ -203,7 +203,7 @@ func (o *bootOptions) boot(ctx context.Context, a *app, h microvm.Hardware) erro
 	}
 	ctx, shutdown, stop := a.shutdownSignals(ctx)
 	defer stop()
-	b := microvm.BootOptions{Trace: o.trace, Shutdown: shutdown}
+	b := microvm.BootOptions{Trace: o.trace, Shutdown: shutdown, Warn: a.warn}
 	ctx, quit := context.WithCancelCause(ctx)
 	defer quit(nil)
 	closeStreams, err := o.connect(a, &b, func() { quit(errQuit) })

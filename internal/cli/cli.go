@@ -154,6 +154,9 @@ func (a *app) finish(err error) int {
 // errHelp says that help was asked for and printed.
 var errHelp = statusError(0)
 
+// warn says what the user should know; the command goes on.
+func (a *app) warn(text string) { _, _ = fmt.Fprintf(a.err, "duplex: %s\n", text) }
+
 // flags returns the flag set of the running subcommand; flags end at the first
 // argument, so that a payload's flags pass through.
 func (a *app) flags() *pflag.FlagSet {

@@ -162,7 +162,7 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	if err != nil {
 		return nil, none, err
 	}
-	return microvm.Runner{Kernel: guest.kernel, Initrd: guest.initrd}, spec, nil
+	return microvm.Runner{Kernel: guest.kernel, Initrd: guest.initrd, Warn: a.warn}, spec, nil
 }
 
 const probePath = "/.duplex-probe"

@@ -20,8 +20,8 @@ var layers = [][]string{
 	{"microvm", "container"},
 	{"initramfs", "network"},
 	{"kernel", "image", "vmm"},
-	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console"},
-	{"internal/lazyregexp", "internal/workload", "internal/testutil"},
+	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console", "internal/jail"},
+	{"internal/seccomp", "internal/confine", "internal/lazyregexp", "internal/workload", "internal/testutil"},
 }
 
 // alone may import nothing of the module but its own children.

@@ -114,7 +114,7 @@ func (s *Stack) ask(r netip.AddrPort, query []byte) []byte {
 		return nil
 	}
 	defer s.forget(c)
-	if c.SetDeadline(time.Now().Add(answerTime)) != nil {
+	if c.SetDeadline(time.Now().Add(s.answer)) != nil {
 		return nil
 	}
 	if _, err := c.Write(query); err != nil {

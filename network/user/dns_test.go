@@ -17,6 +17,7 @@ func TestDNS(t *testing.T) {
 	answers := hostUDP(t, func(q []byte) []byte { return append(bytes.Clone(q[:2]), "the answer"...) })
 	tcpAnswers := hostTCP(t, echoTCP).(*net.TCPAddr).AddrPort()
 	g := start(t, Config{Resolvers: []netip.AddrPort{silent, answers}}, allOffloads)
+	g.s.answer = 100 * time.Millisecond
 	c := g.dialUDP(netip.AddrPortFrom(g.s.Config().DNS, 53))
 	if _, err := c.Write(query); err != nil {
 		t.Fatal(err)

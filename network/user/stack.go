@@ -44,9 +44,11 @@ type Stack struct {
 	ctx    context.Context // of everything under way
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
+	half   slots // connections that the guest is making
 	tcp    slots
 	udp    slots
 	dns    slots
+	answer time.Duration // answerTime
 
 	mu     sync.Mutex
 	closed bool
@@ -65,7 +67,7 @@ func New(cfg Config) (*Stack, error) {
 		return nil, err
 	}
 	quiet()
-	s := &Stack{cfg: cfg, open: map[io.Closer]struct{}{},
+	s := &Stack{cfg: cfg, open: map[io.Closer]struct{}{}, half: make(slots, halfOpen), answer: answerTime,
 		tcp: make(slots, cfg.MaxTCP), udp: make(slots, cfg.MaxUDP), dns: make(slots, cfg.MaxDNS)}
 	s.link = &link{mac: gatewayMAC, mtu: cfg.MTU,
 		own: []tcpip.Address{tcpip.AddrFrom4(cfg.Gateway.As4()), tcpip.AddrFrom4(cfg.DNS.As4())}}

@@ -25,34 +25,50 @@ const (
 
 var errNoTarget = errors.New("the guest may not go there")
 
-// acceptTCP handles a connection that the guest makes.
+// acceptTCP handles a connection that the guest makes. The stack bounds those
+// too, but forgets them before their last packet is sent, and a guest that
+// receives nothing would have them wait there.
 func (s *Stack) acceptTCP(r *tcp.ForwarderRequest) {
+	if !s.half.take() {
+		r.Complete(false) // no answer: the guest tries again
+		return
+	}
 	if !s.spawn(func() { s.forwardTCP(r) }) {
-		r.Complete(true)
+		s.half.give()
+		r.Complete(false)
 	}
 }
 
-// forwardTCP connects to the host first, so that a guest's connect fails where
-// that does.
 func (s *Stack) forwardTCP(r *tcp.ForwarderRequest) {
 	if !s.tcp.take() {
 		r.Complete(true)
+		s.half.give()
 		return
 	}
 	defer s.tcp.give()
+	guest, host := s.connectTCP(r)
+	s.half.give()
+	if guest != nil {
+		s.relay(guest, host)
+	}
+}
+
+// connectTCP connects to the host first, so that a guest's connect fails where
+// that does.
+func (s *Stack) connectTCP(r *tcp.ForwarderRequest) (*guestConn, *net.TCPConn) {
 	host, err := s.dialTCP(addrPort(r.ID().LocalAddress, r.ID().LocalPort))
 	if err != nil {
 		r.Complete(true)
-		return
+		return nil, nil
 	}
 	var wq waiter.Queue
 	ep, terr := r.CreateEndpoint(&wq)
 	r.Complete(terr != nil)
 	if terr != nil {
 		_ = host.Close()
-		return
+		return nil, nil
 	}
-	s.relay(&guestConn{gonet.NewTCPConn(&wq, ep), ep, &wq}, host)
+	return &guestConn{gonet.NewTCPConn(&wq, ep), ep, &wq}, host
 }
 
 // dialTCP connects to where the guest wants to go.

@@ -1,3 +1,5 @@
+// Package compiler compiles docker's default profile, ahead of time: duplex does
+// not link it, nor the profile.
 package compiler
 
 import (
@@ -6,6 +8,8 @@ import (
 
 	profile "github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/duplex-run/duplex/internal/seccomp"
 )
 
 // Default compiles docker's default profile for a container whose capability
@@ -19,7 +23,7 @@ func Default(caps []string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the default seccomp profile: %w", err)
 	}
-	prog, err := Compile(p)
+	prog, err := seccomp.Compile(p)
 	if err != nil {
 		return nil, err
 	}

@@ -152,6 +152,23 @@ func newTAP(fd int, name string) (*TAP, error) {
 // Name is the interface's name.
 func (t *TAP) Name() string { return t.name }
 
+// MTU is the interface's, for Options.MTU: the guest's must not be larger.
+func (t *TAP) MTU() (uint16, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	ifr, err := unix.NewIfreq(t.name)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFMTU, ifr)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the MTU of TAP device %q: %w", t.name, err)
+	}
+	return uint16(min(ifr.Uint32(), 65535)), nil
+}
+
 // Offloads implements Backend.
 func (t *TAP) Offloads() uint64 { return allOffloads }
 

@@ -190,6 +190,12 @@ func TestTAP(t *testing.T) {
 		t.Fatal(err)
 	}
 	up(t, "tap7")
+	mtu := ifreq(t, "tap7")
+	mtu.SetUint32(1400)
+	ioctl(t, unix.SIOCSIFMTU, mtu)
+	if n, err := tap.MTU(); n != 1400 || err != nil {
+		t.Errorf("MTU %d, %v", n, err)
+	}
 	mac := net.RandomMAC()
 	dev, err := net.New(net.Options{Backend: tap, MAC: mac})
 	if err != nil {

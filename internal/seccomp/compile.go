@@ -1,4 +1,4 @@
-package compiler
+package seccomp
 
 import (
 	"cmp"
@@ -53,6 +53,21 @@ const (
 // calls that an architecture does not have are skipped there; an architecture
 // of x86-64 that the profile does not list gets its default action.
 func Compile(p *specs.LinuxSeccomp) ([]unix.SockFilter, error) {
+	return compile(p, unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS))
+}
+
+// CompileExact is Compile for an allowlist: calls newer than the profile get the
+// default action, and so do the other architectures when they are not listed.
+func CompileExact(p *specs.LinuxSeccomp) ([]unix.SockFilter, error) {
+	def, err := actionOf(p.DefaultAction, p.DefaultErrnoRet)
+	if err != nil {
+		return nil, err
+	}
+	return compile(p, def)
+}
+
+// compile gives calls above all that p names the action above.
+func compile(p *specs.LinuxSeccomp, above uint32) ([]unix.SockFilter, error) {
 	def, err := actionOf(p.DefaultAction, p.DefaultErrnoRet)
 	if err != nil {
 		return nil, err
@@ -63,7 +78,7 @@ func Compile(p *specs.LinuxSeccomp) ([]unix.SockFilter, error) {
 			parts[a.name] = block{ret(def)}
 			continue
 		}
-		table, err := segments(p, a, def)
+		table, err := segments(p, a, def, above)
 		if err != nil {
 			return nil, err
 		}
@@ -104,8 +119,8 @@ type rule struct {
 }
 
 // segments covers all numbers of a with the profile's rules: def for what the
-// profile does not name, ENOSYS above all that it does.
-func segments(p *specs.LinuxSeccomp, a arch, def uint32) ([]segment, error) {
+// profile does not name, above for what is above all that it does.
+func segments(p *specs.LinuxSeccomp, a arch, def, above uint32) ([]segment, error) {
 	byName, rules := a.byName(), map[uint32][]rule{}
 	for _, call := range p.Syscalls {
 		action, err := actionOf(call.Action, call.ErrnoRet)
@@ -141,7 +156,7 @@ func segments(p *specs.LinuxSeccomp, a arch, def uint32) ([]segment, error) {
 		}
 		add(nr, code)
 		if i == len(numbers)-1 {
-			add(nr+1, block{ret(unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS))})
+			add(nr+1, block{ret(above)})
 		} else if numbers[i+1] != nr+1 {
 			add(nr+1, block{ret(def)})
 		}
@@ -189,8 +204,16 @@ func search(table []segment) block {
 	return append(append(code, low...), high...)
 }
 
+// trapData is the SECCOMP_RET_DATA of a trap, which the handler finds in si_errno.
+func trapData(errno *uint) uint16 {
+	if errno == nil {
+		return 0
+	}
+	return uint16(*errno)
+}
+
 // actionOf returns the SECCOMP_RET_* value of an action. An errno that is not
-// given is EPERM, as in runc.
+// given is EPERM, as in runc; that of a trap is its data.
 func actionOf(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 	switch a {
 	case specs.ActAllow:
@@ -202,7 +225,7 @@ func actionOf(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 	case specs.ActKill, specs.ActKillThread:
 		return unix.SECCOMP_RET_KILL_THREAD, nil
 	case specs.ActTrap:
-		return unix.SECCOMP_RET_TRAP, nil
+		return unix.SECCOMP_RET_TRAP | uint32(trapData(errno)), nil
 	case specs.ActErrno:
 		n := uint(unix.EPERM)
 		if errno != nil {
@@ -214,4 +237,13 @@ func actionOf(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 		return unix.SECCOMP_RET_ERRNO | uint32(n), nil
 	}
 	return 0, fmt.Errorf("compile seccomp profile: action %q is not supported", a)
+}
+
+// Name returns the name of an x86-64 system call, "" when it has none here.
+func Name(nr uint32) string {
+	i, ok := slices.BinarySearchFunc(numbersX86_64, nr, func(n number, nr uint32) int { return cmp.Compare(n.nr, nr) })
+	if !ok {
+		return ""
+	}
+	return numbersX86_64[i].name
 }

@@ -1,6 +1,9 @@
-// Package compiler compiles a seccomp profile to a classic BPF program for
-// seccomp(2), without libseccomp. Duplex itself does not link it: package
-// seccomp carries its result.
+// Package seccomp compiles a seccomp profile to a classic BPF program for
+// seccomp(2), without libseccomp. It is used twice:
+//
+//   - at build time, for docker's profile: container/seccomp carries the result,
+//     because reading and compiling that profile takes 1 ms;
+//   - at run time, for the short allowlists of the monitor (internal/jail).
 //
 // A profile (opencontainers/runtime-spec, config-linux.md "Seccomp") lists
 // system calls by name with an action and, sometimes, comparisons of their
@@ -10,12 +13,13 @@
 //
 // As runc does, a system call whose number is above every number the profile
 // names returns ENOSYS and not the profile's default: it is newer than the
-// profile, and libraries fall back to older calls on ENOSYS only.
+// profile, and libraries fall back to older calls on ENOSYS only. CompileExact
+// gives it the default, which is what an allowlist means.
 //
 // The order of the program: architecture, then a binary search over the system
 // call number, then the comparisons. The kernel finds out by itself which
 // numbers are allowed whatever the arguments, and does not run the program for
 // them (Linux 5.11).
-package compiler
+package seccomp
 
 //go:generate go run numbers.go

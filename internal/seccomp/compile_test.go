@@ -1,4 +1,4 @@
-package compiler
+package seccomp
 
 import (
 	"encoding/binary"
@@ -270,14 +270,6 @@ func TestArchitectureNotListed(t *testing.T) {
 	} {
 		if got := m.run(t, c); got != want {
 			t.Errorf("%+v: %#x, want %#x", c, got, want)
-		}
-	}
-}
-
-func BenchmarkDefault(b *testing.B) {
-	for b.Loop() {
-		if _, err := Default(dockerCaps); err != nil {
-			b.Fatal(err)
 		}
 	}
 }

@@ -1,0 +1,41 @@
+package jail
+
+// request is an ioctl(2) request number (<linux/kvm.h>, <linux/if_tun.h>).
+type request struct {
+	name   string
+	number uint32
+}
+
+// vcpuRequests are what a vCPU's thread may ask of KVM: to run the guest, and to
+// look at its registers when it has gone wrong.
+var vcpuRequests = []request{
+	{"KVM_RUN", 0xae80},
+	{"KVM_GET_REGS", 0x8090ae81},
+	{"KVM_GET_SREGS", 0x8138ae83},
+}
+
+// monitorRequests are what the other threads may ask of KVM and of a TAP.
+var monitorRequests = []request{
+	{"KVM_IRQ_LINE", 0x4008ae61},
+	{"KVM_IRQFD", 0x4020ae76},
+	{"KVM_IOEVENTFD", 0x4040ae79},
+	{"TUNSETOFFLOAD", 0x400454d0},
+}
+
+// known are requests by name for reports, though nobody may make them.
+var known = []request{
+	{"KVM_CREATE_VM", 0xae01},
+	{"KVM_CHECK_EXTENSION", 0xae03},
+	{"KVM_CREATE_VCPU", 0xae41},
+	{"KVM_SET_USER_MEMORY_REGION", 0x4020ae46},
+	{"KVM_CREATE_IRQCHIP", 0xae60},
+	{"KVM_CREATE_DEVICE", 0xc00caee0},
+	{"KVM_SET_REGS", 0x4090ae82},
+	{"KVM_SET_SREGS", 0x4138ae84},
+	{"KVM_SET_MSRS", 0x4008ae89},
+	{"KVM_SET_CPUID2", 0x4008ae90},
+	{"TUNSETIFF", 0x400454ca},
+	{"TCGETS", 0x5401},
+	{"TIOCSTI", 0x5412},
+	{"FIONREAD", 0x541b},
+}
