@@ -84,5 +84,5 @@ const (
 
 	RoundTrip   = 64
 	StreamWrite = 64 << 10
-	StreamSize  = 32 << 20
+	StreamSize  = 64 << 20
 )

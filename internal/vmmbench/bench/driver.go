@@ -58,6 +58,7 @@ func driverMain(args []string) error {
 	if err := d.flags().Parse(args); err != nil {
 		return err
 	}
+	go func() { _, _ = io.Copy(io.Discard, os.Stdin) }() // see tick
 	if err := d.prepare(); err != nil {
 		return fmt.Errorf("prepare the lab: %w", err)
 	}

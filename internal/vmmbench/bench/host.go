@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/duplex-run/duplex/initramfs"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -54,12 +55,14 @@ func (o *options) lab(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	ticks, stop := tick()
+	defer stop()
 	exit, err := lab.Run(ctx, lab.Options{
 		Argv:  append([]string{self, inLab}, d.arguments()...),
 		Carry: append(carry, d.kernel, d.initrd, d.duplex, d.qemu),
 		Cwd:   "/", CarryOnly: true, Deterministic: !o.wall, Timeout: o.timeout,
-		Memory: labMemory, CPUs: o.cpus,
-	}, workload.Stdio{Out: out, Err: os.Stderr}, nil)
+		Memory: labMemory, CPUs: o.cpus, Interactive: true,
+	}, workload.Stdio{In: ticks, Out: out, Err: os.Stderr}, nil)
 	if err != nil {
 		return err
 	}
@@ -67,6 +70,22 @@ func (o *options) lab(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("the driver in the lab ended with status %s %s", strconv.Itoa(exit.Status()), exit.Message)
 	}
 	return nil
+}
+
+// tick is an input with a byte a second. Each is an interrupt in the lab: QEMU's
+// emulation of SVM may lose one, the next makes up for it, and a deterministic
+// lab is sent none by itself (docs/lab.md). The driver reads and drops it.
+func tick() (io.Reader, func()) {
+	r, w := io.Pipe()
+	t := time.NewTicker(time.Second)
+	go func() {
+		for range t.C {
+			if _, err := w.Write([]byte("\n")); err != nil {
+				return
+			}
+		}
+	}()
+	return r, func() { t.Stop(); _ = r.Close() }
 }
 
 // labMemory holds the guest, the disk and the shared directory, in bytes.
