@@ -322,3 +322,42 @@ func descriptors(t *testing.T) int {
 	}
 	return len(list)
 }
+
+// Memory that a workload has freed goes back to the host while it runs.
+func TestGuestReturnsMemory(t *testing.T) {
+	r := guestOnly(t)
+	in, say := io.Pipe()
+	out := newWatched()
+	spec := helperSpec("balloon")
+	spec.Interactive = true
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		exit, err := r.Run(t.Context(), spec, workload.Stdio{In: in, Out: out}, nil)
+		if err != nil || exit.Status() != 0 {
+			t.Errorf("%v, %v", exit, err)
+		}
+	}()
+	defer func() { _ = say.Close(); <-done }()
+	select {
+	case <-out.seen("used"):
+	case <-done:
+		t.Fatal("it ended at once")
+	}
+	most := func() (n int64) {
+		for _, private := range monitors(t) {
+			n = max(n, private)
+		}
+		return n
+	}
+	used := most()
+	if _, err := say.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); most()+64<<20 > used; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d MiB in use, %d before 96 were freed", most()>>20, used>>20)
+		}
+	}
+	t.Logf("%d MiB in use, %d once 96 were freed", used>>20, most()>>20)
+}

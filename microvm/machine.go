@@ -82,7 +82,8 @@ func (r Runner) hardware(spec workload.Spec, memory uint64) *Hardware {
 	return &Hardware{
 		Kernel: r.Kernel, Initrd: r.Initrd, Cmdline: r.cmdline(),
 		Memory: memory, CPUs: spec.Resources.CPUs,
-		Disks: []Disk{{Path: spec.Rootfs.EROFS, ID: diskID, ReadOnly: true}},
+		Balloon: true,
+		Disks:   []Disk{{Path: spec.Rootfs.EROFS, ID: diskID, ReadOnly: true}},
 	}
 }
 

@@ -6,7 +6,30 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
+
+// balloonDelay is how long after the workload's start the balloon's driver is
+// loaded: memory worth giving back takes longer to gather, and a workload that is
+// over by then is not slowed down.
+const balloonDelay = 2 * time.Second
+
+// balloonLater loads the balloon's driver once the workload has run for a while.
+// The initramfs must still be the root; its modules stay in reach by descriptor.
+func balloonLater(dir string) (start func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("load module virtio_balloon: %w", err)
+	}
+	return func() {
+		time.AfterFunc(balloonDelay, func() {
+			defer func() { _ = f.Close() }()
+			if err := loadLate(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), "virtio_balloon"); err != nil {
+				fmt.Fprintln(os.Stderr, "duplex-agent:", err) // the workload does without
+			}
+		})
+	}, nil
+}
 
 // loadLate loads a module that only some workloads need, with what it depends
 // on: those listed in dir/late-NAME, which is there whenever the kernel has the

@@ -24,6 +24,13 @@ func serve(h *host, l links, start *agentproto.Start) error {
 	if err := setIdentity(start); err != nil {
 		return fail("set up the machine", err)
 	}
+	balloon := func() {}
+	if start.Balloon {
+		var err error
+		if balloon, err = balloonLater(modulesDir); err != nil {
+			return fail("set up the machine", err)
+		}
+	}
 	files, err := prepareRoot(start)
 	if err != nil {
 		return fail("set up the root file system", err)
@@ -50,6 +57,7 @@ func serve(h *host, l links, start *agentproto.Start) error {
 		return err
 	}
 	go w.obey(h)
+	balloon()
 	return finish(h, l, files, w.wait())
 }
 

@@ -66,6 +66,8 @@ type Start struct {
 	TimeNs int64 `json:"time_ns,omitempty"`
 	// Network is the interface to set up; nil means loopback only.
 	Network *Network `json:"network,omitempty"`
+	// Balloon says that the machine has a memory balloon.
+	Balloon bool `json:"balloon,omitempty"`
 	// Shares are directories of the host, mounted in this order.
 	Shares []Share `json:"shares,omitempty"`
 	// Lab asks for what only the lab has; nil in a microVM.

@@ -36,6 +36,9 @@ func main() {
 	case "both":
 		fmt.Fprint(os.Stdout, "to stdout")
 		fmt.Fprint(os.Stderr, "to stderr")
+	case "balloon":
+		check(0, use(96<<20))
+		check(io.Copy(io.Discard, os.Stdin))
 	case "trap":
 		trap()
 	case "size":
@@ -55,6 +58,22 @@ func check(_ any, err error) {
 		fmt.Fprintln(os.Stderr, "helper:", err)
 		os.Exit(3)
 	}
+}
+
+// use touches n bytes of memory, waits for a byte on stdin and frees them.
+func use(n int) error {
+	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return err
+	}
+	for i := 0; i < n; i += 4096 {
+		b[i] = 1
+	}
+	fmt.Println("used")
+	if _, err := io.ReadFull(os.Stdin, make([]byte, 1)); err != nil {
+		return err
+	}
+	return unix.Munmap(b)
 }
 
 // spam writes n bytes.
