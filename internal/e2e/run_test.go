@@ -205,7 +205,8 @@ func TestBadInputsAreNamed(t *testing.T) {
 		}{
 			{[]string{"rootfs:/nonexistent", "x"}, "/nonexistent"},
 			{[]string{"--memory=1m", image, "/helper", "exit", "0"}, "minimum"},
-			{[]string{"-v", "/a:/b", image, "x"}, "unknown shorthand flag"},
+			{[]string{"--gpus=all", image, "x"}, "unknown flag"},
+			{[]string{"-v", "/nonexistent:/b", image, "x"}, "volume /nonexistent"},
 			{[]string{"--user=nobody-here", image, "/helper", "exit", "0"}, "nobody-here"},
 			{[]string{"-i", "-t", image, "/helper", "exit", "0"}, "not a TTY"},
 			{[]string{}, "no image"},

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/vmm/virtio"
+	"github.com/duplex-run/duplex/vmm/virtio/queue"
 )
 
 const (
@@ -49,7 +50,8 @@ type Options struct {
 // Device is the file system device; it implements virtio.Device.
 type Device struct {
 	engine virtio.Engine
-	server *server // used with the engine's lock held, or the engine stopped
+	mu     sync.Mutex // of server: the engine serves both queues at once
+	server *server
 	config []byte
 
 	closing sync.Once
@@ -129,7 +131,13 @@ func (d *Device) Activate(a virtio.Activation) error {
 }
 
 // Kick implements virtio.Device.
-func (d *Device) Kick(q int) { d.engine.Serve(q, d.server.serve) }
+func (d *Device) Kick(q int) { d.engine.Serve(q, d.serve) }
+
+func (d *Device) serve(c *queue.Chain) (uint32, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.server.serve(c)
+}
 
 // Reset implements virtio.Device: what the guest had open is closed.
 func (d *Device) Reset() {
