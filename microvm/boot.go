@@ -62,6 +62,9 @@ func Boot(ctx context.Context, h Hardware, o BootOptions) (vmm.Exit, vmm.Stats, 
 	if o.NoJail {
 		run = bootHere
 	}
+	if len(h.Shares) > 0 {
+		raiseFiles()
+	}
 	exit, stats, err := withNetworks(ctx, h, o, run)
 	if err != nil && !isOwn(err) {
 		err = explainNew(err)

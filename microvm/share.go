@@ -37,6 +37,16 @@ func shareVolumes(volumes []workload.Volume) ([]Share, []agentproto.Share, error
 	return shares, told, nil
 }
 
+// raiseFiles lets this process and its monitor open as many files as a guest may
+// know of shares, where that is the caller's to decide (CAP_SYS_RESOURCE).
+func raiseFiles() {
+	const want = 2 * fs.DefaultMaxInodes
+	var lim unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil && lim.Max < want {
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: want, Max: want}) // else maxInodes says how many
+	}
+}
+
 // maxInodes is each device's part of half the descriptors of this process.
 func maxInodes(devices int) int {
 	var lim unix.Rlimit
