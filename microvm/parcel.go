@@ -84,7 +84,7 @@ func (p *parcel) pack(h *Hardware) error {
 			flags = os.O_RDONLY
 		}
 		if err := open(numbered(fileDisk, i), d.Path, flags); err != nil {
-			return &workload.Error{Op: "make the microVM", Err: fmt.Errorf("disk %s: open disk: %w", d.Path, err)}
+			return &workload.Error{Op: "make the microVM", Err: fmt.Errorf("open disk: %w", err)}
 		}
 	}
 	for i, n := range h.Networks {
