@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/duplex-run/duplex/vmm/memory"
+	"github.com/duplex-run/duplex/vmm/virtio"
 	"github.com/duplex-run/duplex/vmm/virtio/blk"
 	"github.com/duplex-run/duplex/vmm/virtio/queue"
 	v "github.com/duplex-run/duplex/vmm/virtio/virtqtest"
@@ -166,4 +167,11 @@ func TestConfigPastTheEnd(t *testing.T) {
 	if d.Transport.Read(v.RegConfig, after); !bytes.Equal(before, after) {
 		t.Errorf("the configuration changed: % x to % x", before, after)
 	}
+}
+
+// TestRingAttacks are those that every device has to stand.
+func TestRingAttacks(t *testing.T) {
+	path, data := diskFile(t)
+	v.Attacks(t, func(tb testing.TB) virtio.Device { return open(tb, path) }, []int{0},
+		func(tb testing.TB, d *v.Driver) { readFirst(tb, d, data) })
 }
