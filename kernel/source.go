@@ -23,17 +23,6 @@ type SourcePackage struct {
 
 func (p SourcePackage) String() string { return p.ref.String() }
 
-// Version is the kernel's version by the package's: "6.1.192" of "6.1.192-2".
-func (p SourcePackage) Version() string {
-	v := p.ref.Version
-	if _, rest, ok := strings.Cut(v, ":"); ok { // an epoch
-		v = rest
-	}
-	v, _, _ = strings.Cut(v, "-")
-	v, _, _ = strings.Cut(v, "~")
-	return v
-}
-
 // sourceName matches linux-source-6.1; sourceVersion what becomes part of file
 // names and of arguments.
 var (

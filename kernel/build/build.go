@@ -52,7 +52,7 @@ func Build(ctx context.Context, o Options, progress kernel.Progress) (*kernel.Ke
 }
 
 func build(ctx context.Context, o Options, progress kernel.Progress) (*kernel.Kernel, error) {
-	want, err := o.settings()
+	want, otherVersions, err := o.settings()
 	if err != nil {
 		return nil, &workload.Error{Op: "read the kernel's configuration", Err: err}
 	}
@@ -67,47 +67,53 @@ func build(ctx context.Context, o Options, progress kernel.Progress) (*kernel.Ke
 	if err != nil {
 		return nil, err
 	}
-	b := &builder{options: o, want: want, source: src, key: keyOf(src.id, tools, want), progress: progress}
+	b := &builder{
+		options: o, want: want, otherVersions: otherVersions,
+		source: src, key: keyOf(src.id, tools, want), progress: progress,
+	}
 	if k, err := built(b.key); k != nil || err != nil {
 		return k, err
 	}
 	return b.locked(ctx)
 }
 
-// settings are the fragments, ours first.
-func (o Options) settings() (settings, error) {
-	own, err := parseFragment("minimal.config", configs.Minimal())
-	if err != nil {
-		return nil, err
-	}
-	if !o.Minimal {
-		more, err := parseFragment("default.config", configs.Default())
-		if err != nil {
-			return nil, err
+// settings are what the fragments ask for, ours first, and which of the options
+// some versions of Linux lack.
+func (o Options) settings() (want settings, otherVersions map[string]bool, err error) {
+	want, otherVersions = settings{}, map[string]bool{}
+	add := func(name, text string) error {
+		f, err := parseFragment(name, text)
+		want = merge(want, f)
+		for _, option := range versioned(text) {
+			otherVersions[option] = true
 		}
-		own = merge(own, more)
+		return err
+	}
+	err = add("minimal.config", configs.Minimal())
+	if err == nil && !o.Minimal {
+		err = add("default.config", configs.Default())
 	}
 	for _, path := range o.Fragments {
-		text, err := os.ReadFile(path)
 		if err != nil {
-			return nil, err
+			break
 		}
-		theirs, err := parseFragment(path, string(text))
-		if err != nil {
-			return nil, err
+		var text []byte
+		if text, err = os.ReadFile(path); err == nil {
+			err = add(path, string(text))
 		}
-		own = merge(own, theirs)
 	}
-	return own, nil
+	return want, otherVersions, err
 }
 
 // builder is one build that the cache did not have.
 type builder struct {
-	options  Options
-	want     settings
-	source   source
-	key      string
-	progress kernel.Progress
+	options Options
+	want    settings
+	// otherVersions has the options of want that the kernel may lack.
+	otherVersions map[string]bool
+	source        source
+	key           string
+	progress      kernel.Progress
 }
 
 // Names in the directory of builds.
@@ -266,13 +272,9 @@ func (b *builder) configure(ctx context.Context, m *maker) (settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	lost := missing(b.want, config)
-	if len(lost) == 0 {
-		return config, nil
-	}
-	why, err := explain(m.tree, config, lost)
-	if err != nil {
-		return nil, err
+	why, err := explain(m.tree, config, missing(b.want, config), b.otherVersions)
+	if err != nil || why == "" {
+		return config, err
 	}
 	return nil, &workload.Error{Op: buildOp, Err: fmt.Errorf("%s did not take these options:%s", b.source.label, why),
 		Remedy: "--config FRAGMENT sets options after ours: add what one depends on, or take it back with \"# CONFIG_NAME is not set\""}

@@ -28,7 +28,7 @@ func tree(t *testing.T, more map[string]string) string {
 	if err := os.CopyFS(dir, os.DirFS("testdata/tree")); err != nil {
 		t.Fatal(err)
 	}
-	known, err := Options{}.settings()
+	known, _, err := Options{}.settings()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,11 @@ func TestBuiltKernelIsInstalledOnce(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(cache, "kernel-build", workName, "of", "a", "killed", "build"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Minimal: true, Source: tree(t, nil)}
+	fragment := filepath.Join(t.TempDir(), "fragment")
+	if err := os.WriteFile(fragment, []byte("# of another version (until 5.1)\nCONFIG_GONE=y\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Minimal: true, Source: tree(t, nil), Fragments: []string{fragment}}
 	var steps []string
 	k, err := Build(t.Context(), o, func(step string, _ float64) { steps = append(steps, step) })
 	if err != nil {
@@ -211,7 +215,7 @@ func TestBuildFailures(t *testing.T) {
 		o    Options
 		want []string
 	}{
-		"unknown option": {Options{Source: tree(t, nil), Fragments: fragment("CONFIG_NO_SUCH=y\nCONFIG_HARD=y\n")},
+		"unknown option": {Options{Source: tree(t, nil), Fragments: fragment("CONFIG_NO_SUCH=y\n# luck (since 5.1)\nCONFIG_HARD=y\n# gone (until 5.1)\nCONFIG_GONE=y\n")},
 			[]string{"CONFIG_NO_SUCH: wanted y, got n: this kernel has no such option", "CONFIG_HARD: wanted y, got n: depends on LUCK && SKILL"}},
 		"malformed fragment": {Options{Source: tree(t, nil), Fragments: fragment("\nCONFIG_A=maybe\n")}, []string{"fragment: line 2"}},
 		"no fragment":        {Options{Source: tree(t, nil), Fragments: []string{"/nonexistent"}}, []string{"/nonexistent"}},

@@ -17,9 +17,8 @@ type symbol struct {
 	selected []string // options that select it
 }
 
-// explain says why the tree's kernel did not take the options: it reads the
-// Kconfig files, once for all, and only when something was dropped.
-func explain(tree string, config settings, list []dropped) (string, error) {
+// readSymbols reads what the tree's Kconfig files say about the options.
+func readSymbols(tree string, list []dropped) (map[string]*symbol, error) {
 	symbols := map[string]*symbol{}
 	for _, d := range list {
 		symbols[strings.TrimPrefix(d.option, "CONFIG_")] = &symbol{}
@@ -33,13 +32,25 @@ func explain(tree string, config settings, list []dropped) (string, error) {
 		}
 		return readKconfig(path, symbols)
 	})
+	return symbols, err
+}
+
+// explain says why the tree's kernel did not take the options of list, "" when
+// all that it did not take are those of other versions.
+func explain(tree string, config settings, list []dropped, otherVersions map[string]bool) (string, error) {
+	if len(list) == 0 {
+		return "", nil
+	}
+	symbols, err := readSymbols(tree, list)
 	if err != nil {
 		return "", err
 	}
 	var b strings.Builder
 	for _, d := range list {
-		fmt.Fprintf(&b, "\n  %s: wanted %s, got %s: %s", d.option, d.want, d.got,
-			symbols[strings.TrimPrefix(d.option, "CONFIG_")].why(d, config))
+		s := symbols[strings.TrimPrefix(d.option, "CONFIG_")]
+		if s.known || !otherVersions[d.option] {
+			fmt.Fprintf(&b, "\n  %s: wanted %s, got %s: %s", d.option, d.want, d.got, s.why(d, config))
+		}
 	}
 	return b.String(), nil
 }

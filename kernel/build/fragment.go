@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/duplex-run/duplex/internal/lazyregexp"
 )
 
 // settings are values by option: CONFIG_NET to "y", CONFIG_NR_CPUS to "255",
@@ -103,6 +105,23 @@ func (s settings) String() string {
 // dropped is an option that the kernel did not take as it was given.
 type dropped struct {
 	option, want, got string
+}
+
+// ofVersions matches the comment above an option that some versions of Linux lack.
+var ofVersions = lazyregexp.New(`^#.*\((until|since) [0-9]+\.[0-9]+\)$`)
+
+// versioned returns the options of a fragment that such a comment is above.
+func versioned(text string) []string {
+	var out []string
+	var before string
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if option, _, _ := parseLine(line); option != "" && ofVersions().MatchString(before) {
+			out = append(out, option)
+		}
+		before = line
+	}
+	return out
 }
 
 // missing compares what was asked for with the kernel's configuration, in which an

@@ -140,3 +140,27 @@ func TestHashTreeSeesWhatABuildSees(t *testing.T) {
 		seen[sum] = c.name
 	}
 }
+
+func TestReasonOfAFailure(t *testing.T) {
+	for output, want := range map[string]string{
+		"  CC      a.o\na.c:1:1: error: x\nmake[1]: *** [a.o] Error 1\n  CC      lib/error.o\n": "a.c:1:1: error: x\nmake[1]: *** [a.o] Error 1",
+		"  CC      a.o\nsomething else\n":    "CC      a.o\nsomething else",
+		"as: out: No space left on device\n": "as: out: No space left on device",
+		"":                                   "",
+	} {
+		if got := reason(output); got != want {
+			t.Errorf("reason(%q) = %q, want %q", output, got, want)
+		}
+	}
+}
+
+func TestCompiledCountsMakesLines(t *testing.T) {
+	for line, want := range map[string]bool{
+		"  CC      mm/slab.o": true, "  LD [M]  x.ko": true, "  OBJCOPY arch/x86/boot/vmlinux.bin": true,
+		"make[1]: Entering directory": false, "": false, "  warning: x": false, "CC x": false, "  CC": false,
+	} {
+		if got := compiled(line); got != want {
+			t.Errorf("compiled(%q) = %v", line, got)
+		}
+	}
+}

@@ -40,7 +40,7 @@ func (m *maker) environ() []string {
 // make makes targets; each line of its output goes to the log, and to seen.
 func (m *maker) make(ctx context.Context, seen func(line string), args ...string) error {
 	prefix := "-ffile-prefix-map=" + m.tree + "/="
-	args = append([]string{"-C", m.tree, "O=" + m.out, "ARCH=x86_64", "LOCALVERSION=",
+	args = append([]string{"--no-print-directory", "-C", m.tree, "O=" + m.out, "ARCH=x86_64", "LOCALVERSION=",
 		"KCFLAGS=" + prefix, "KAFLAGS=" + prefix}, args...)
 	return m.run(ctx, &lines{seen: seen}, "make", args...)
 }
@@ -48,12 +48,12 @@ func (m *maker) make(ctx context.Context, seen func(line string), args ...string
 // ask makes targets and returns what they print.
 func (m *maker) ask(ctx context.Context, target string) (string, error) {
 	var out bytes.Buffer
-	err := m.run(ctx, &out, "make", "-s", "-C", m.tree, "O="+m.out, "ARCH=x86_64", "LOCALVERSION=", target)
+	err := m.run(ctx, &out, "make", "-s", "--no-print-directory", "-C", m.tree, "O="+m.out, "ARCH=x86_64", "LOCALVERSION=", target)
 	return strings.TrimSpace(lastLines(out.String(), 1)), err
 }
 
-// run runs a program; the error has the end of what it said. Wait returns when
-// all that it started has closed its output.
+// run runs a program; the error has what explains it. Run returns when all that it
+// started has closed its output.
 func (m *maker) run(ctx context.Context, out io.Writer, name string, args ...string) error {
 	runtime.LockOSThread() // Pdeathsig fires when the thread that forked dies
 	defer runtime.UnlockOSThread()
@@ -68,7 +68,7 @@ func (m *maker) run(ctx context.Context, out io.Writer, name string, args ...str
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return fmt.Errorf("%s %s: %w\n%s\nThe whole log: %s", name, args[len(args)-1], err, lastLines(tail.String(), 15), m.log.Name())
+		return fmt.Errorf("%s %s: %w\n%s\nThe whole log: %s", name, args[len(args)-1], err, reason(tail.String()), m.log.Name())
 	}
 	return nil
 }
@@ -116,6 +116,25 @@ func (t *tail) Write(p []byte) (int, error) {
 }
 
 func (t *tail) String() string { return string(t.buf) }
+
+// reason picks what explains a failure out of the end of make's output: other
+// compilers still say what they made after the one that failed.
+func reason(output string) string {
+	var told []string
+	for line := range strings.Lines(output) {
+		l := strings.ToLower(line)
+		for _, mark := range []string{"error", "***", "undefined reference", "no space left", "not found", "killed"} {
+			if strings.Contains(l, mark) && !compiled(line) {
+				told = append(told, strings.TrimRight(line, "\n"))
+				break
+			}
+		}
+	}
+	if len(told) == 0 {
+		return lastLines(output, 15)
+	}
+	return strings.Join(told[:min(len(told), 15)], "\n")
+}
 
 // lastLines returns the last n lines of s.
 func lastLines(s string, n int) string {
