@@ -38,8 +38,8 @@ type Kernel struct {
 	Config string `json:"config,omitempty"`
 }
 
-// List returns the fetched kernels, newest first, then those built here, which are
-// only used when named: the lab and the containers compared there need modules
+// List returns the fetched kernels, newest first, then those of Built, which are
+// only used when they are named: the lab and the containers compared there need modules
 // that they lack. Errors are *workload.Error.
 func List() ([]*Kernel, error) {
 	root, err := hostdir.Cache("kernels", "x")
@@ -128,7 +128,7 @@ func load(dir string) (*Kernel, error) {
 	return k, nil
 }
 
-// Find returns the kernel a user means: the first of List for "", the file
+// Find returns the kernel a user means: the newest fetched one for "", the file
 // for a path (anything with a slash, or a file that exists), else the fetched
 // kernel whose name is, or uniquely starts with, name. Errors are *workload.Error.
 func Find(name string) (*Kernel, error) {
@@ -137,7 +137,7 @@ func Find(name string) (*Kernel, error) {
 		return nil, err
 	}
 	if name == "" {
-		if len(all) == 0 {
+		if len(all) == 0 || all[0].Built {
 			return nil, &workload.Error{Op: "find a guest kernel", Err: errors.New("none was fetched yet"),
 				Remedy: "'duplex kernel fetch' gets the distribution's; --kernel FILE names your own"}
 		}
