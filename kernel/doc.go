@@ -5,14 +5,16 @@
 // it, without installing it, to cache/kernels/NAME/{vmlinuz,config,modules}. Find
 // turns what a user typed for --kernel into a Kernel, and on that Vmlinux takes the
 // uncompressed ELF kernel out of a bzImage and Modules answers which modules to
-// load, in which order. Inspect says what a kernel is and what it lacks.
+// load, in which order. Inspect says what a kernel is and what it lacks. Package
+// build, below this one, makes kernels from source: FindSource gets it, Install
+// puts what was built to the fetched ones.
 //
 //	k, err := kernel.Find("")             // the newest fetched one
 //	vmlinux, err := k.Vmlinux(ctx)        // 19 µs when cached, 0.1 s when not
 //	order, err := k.Modules("erofs")      // libcrc32c, erofs
 //
-// The files, from the outside in: fetch.go, apt.go and unpack.go fetch; kernel.go
-// finds; identify.go, bzimage.go, payload.go and vmlinux.go read images; modinfo.go
+// The files, from the outside in: fetch.go, apt.go and unpack.go fetch; source.go
+// fetches source and install.go installs; kernel.go finds; identify.go, bzimage.go, payload.go and vmlinux.go read images; modinfo.go
 // and modules.go modules; config.go, options.go and inspect.go inspect.
 //
 // The order of modules comes from the .modinfo sections of the modules

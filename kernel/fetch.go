@@ -14,10 +14,12 @@ import (
 )
 
 // Progress reports how far a fetch is: step is "download", "unpack" or
-// "update package lists", fraction 0 to 1. A nil Progress drops it.
+// "update package lists", fraction 0 to 1, or negative when nobody knows. A nil
+// Progress drops it.
 type Progress func(step string, fraction float64)
 
-func (p Progress) report(step string, fraction float64) {
+// Report calls p, when there is one.
+func (p Progress) Report(step string, fraction float64) {
 	if p != nil {
 		p(step, fraction)
 	}
@@ -64,7 +66,7 @@ func fetch(ctx context.Context, progress Progress) (*Kernel, error) {
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		progress.report("update package lists", 0)
+		progress.Report("update package lists", 0)
 		lists, uerr := updatedLists(ctx, filepath.Join(staging, "apt"))
 		if uerr != nil {
 			return fmt.Errorf("%w; then %w", err, uerr)
@@ -134,7 +136,7 @@ func get(ctx context.Context, lists packageLists, ref packageRef, staging string
 	if k, err := loadRef(ref); err == nil {
 		return k, nil
 	}
-	deb, err := lists.download(ctx, ref, staging, func(p float64) { progress.report("download", p/100) })
+	deb, err := lists.download(ctx, ref, staging, func(p float64) { progress.Report("download", p/100) })
 	if err != nil {
 		return nil, err
 	}

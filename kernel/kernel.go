@@ -21,8 +21,11 @@ type Kernel struct {
 	Name string `json:"name"`
 	// Release is what `uname -r` says, "6.1.0-56-cloud-amd64".
 	Release string `json:"release"`
-	// Package is the distribution's package and version; empty for a file.
+	// Package is the distribution's package and version; empty for a file. Of a
+	// kernel of Built it is the source package.
 	Package string `json:"package,omitempty"`
+	// Built says that package kernel/build made it.
+	Built bool `json:"built,omitempty"`
 	// Image is the path of the bzImage or vmlinux, Bytes its size.
 	Image string `json:"image"`
 	Bytes int64  `json:"bytes"`
@@ -35,7 +38,9 @@ type Kernel struct {
 	Config string `json:"config,omitempty"`
 }
 
-// List returns the fetched kernels, newest first. Errors are *workload.Error.
+// List returns the fetched kernels, newest first, then those of Built, which are
+// only used when they are named: the lab and the containers compared there need modules
+// that they lack. Errors are *workload.Error.
 func List() ([]*Kernel, error) {
 	root, err := hostdir.Cache("kernels", "x")
 	if err != nil {
@@ -61,22 +66,32 @@ func List() ([]*Kernel, error) {
 		}
 		out = append(out, k)
 	}
-	slices.SortFunc(out, func(a, b *Kernel) int { return compareVersions(b.Name, a.Name) })
+	slices.SortFunc(out, func(a, b *Kernel) int {
+		if a.Built != b.Built {
+			if b.Built {
+				return -1
+			}
+			return 1
+		}
+		return compareVersions(b.Name, a.Name)
+	})
 	return out, nil
 }
 
-// Names of what Fetch puts into a kernel's directory.
+// Names of what a kernel's directory holds. A built kernel has no modules.
 const (
 	metaName    = "kernel.json"
 	imageName   = "vmlinuz"
+	builtName   = "vmlinux" // the image of a built kernel
 	configName  = "config"
 	modulesName = "modules"
 )
 
-// meta is what Fetch writes down about a kernel.
+// meta is what is written down about a kernel.
 type meta struct {
 	Release string `json:"release"`
 	Package string `json:"package"`
+	Built   bool   `json:"built,omitempty"`
 }
 
 // load reads the kernel in the cache directory dir.
@@ -89,20 +104,28 @@ func load(dir string) (*Kernel, error) {
 	if err := json.Unmarshal(data, &m); err != nil {
 		return nil, fmt.Errorf("kernel %s: %s: %w", filepath.Base(dir), metaName, err)
 	}
-	info, err := os.Stat(filepath.Join(dir, imageName))
+	image := imageName
+	if m.Built {
+		image = builtName
+	}
+	info, err := os.Stat(filepath.Join(dir, image))
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", filepath.Base(dir), err)
 	}
-	return &Kernel{
-		Bytes:      info.Size(),
-		Fetched:    info.ModTime(),
-		Name:       filepath.Base(dir),
-		Release:    m.Release,
-		Package:    m.Package,
-		Image:      filepath.Join(dir, imageName),
-		ModulesDir: filepath.Join(dir, modulesName),
-		Config:     filepath.Join(dir, configName),
-	}, nil
+	k := &Kernel{
+		Bytes:   info.Size(),
+		Fetched: info.ModTime(),
+		Name:    filepath.Base(dir),
+		Release: m.Release,
+		Package: m.Package,
+		Built:   m.Built,
+		Image:   filepath.Join(dir, image),
+		Config:  filepath.Join(dir, configName),
+	}
+	if !m.Built {
+		k.ModulesDir = filepath.Join(dir, modulesName)
+	}
+	return k, nil
 }
 
 // Find returns the kernel a user means: the newest fetched one for "", the file
@@ -114,7 +137,7 @@ func Find(name string) (*Kernel, error) {
 		return nil, err
 	}
 	if name == "" {
-		if len(all) == 0 {
+		if len(all) == 0 || all[0].Built {
 			return nil, &workload.Error{Op: "find a guest kernel", Err: errors.New("none was fetched yet"),
 				Remedy: "'duplex kernel fetch' gets the distribution's; --kernel FILE names your own"}
 		}

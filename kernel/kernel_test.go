@@ -117,6 +117,51 @@ func TestFindAmongSeveral(t *testing.T) {
 	}
 }
 
+// A built kernel is listed, and used when it is named.
+func TestBuiltKernelsComeLast(t *testing.T) {
+	fakeKernels(t, "6.1.0-9-cloud_6.1.1")
+	image := writeTemp(t, "vmlinux", smallELF(nil))
+	config := writeTemp(t, "config", []byte("CONFIG_TMPFS=y\n"))
+	b := Built{Name: "minimal-6.6.6_0123", Release: "6.6.6-minimal", Source: "linux-source-6.6=6.6.6-1", Vmlinux: image, Config: config}
+	for range 2 { // the second replaces the first
+		k, err := Install(t.Context(), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k.Name != b.Name || !k.Built || k.Release != b.Release || k.Package != b.Source || k.ModulesDir != "" {
+			t.Errorf("installed %+v", k)
+		}
+	}
+	for name, want := range map[string]string{"": "6.1.0-9-cloud_6.1.1", "minimal": b.Name} {
+		if k, err := Find(name); err != nil || k.Name != want {
+			t.Errorf("Find(%q) = %+v, %v, want %s", name, k, err, want)
+		}
+	}
+	for name, bad := range map[string]Built{
+		"name":      {Name: "../x", Vmlinux: image, Config: config},
+		"no kernel": {Name: "bad", Vmlinux: config, Config: config},
+	} {
+		if k, err := Install(t.Context(), bad); err == nil {
+			t.Errorf("%s: installed %+v", name, k)
+		}
+	}
+	if list, err := List(); err != nil || len(list) != 2 {
+		t.Errorf("listed %v, %v", list, err)
+	}
+}
+
+func TestNewestSource(t *testing.T) {
+	for names, want := range map[string]string{
+		"": "",
+		"linux-source-6.1\nlinux-source-6.12\nlinux-source-6.9\nlinux-source-rt\n": "linux-source-6.12",
+		"linux-source\nlinux-source-6.1;rm\n":                                      "",
+	} {
+		if got := newestSource(names); got != want {
+			t.Errorf("newestSource(%q) = %q, want %q", names, got, want)
+		}
+	}
+}
+
 func TestVmlinuxOfFetchedKernel(t *testing.T) {
 	k := fetched(t)
 	path, err := k.Vmlinux(t.Context())

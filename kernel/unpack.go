@@ -85,7 +85,7 @@ func (u *unpacker) all(tr *tar.Reader) error {
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			u.progress.report("unpack", 1)
+			u.progress.Report("unpack", 1)
 			return nil
 		}
 		if err != nil {
@@ -104,7 +104,7 @@ func (u *unpacker) all(tr *tar.Reader) error {
 		if err := u.file(name, tr); err != nil {
 			return err
 		}
-		u.progress.report("unpack", min(1, float64(u.size)/float64(u.expect)))
+		u.progress.Report("unpack", min(1, float64(u.size)/float64(u.expect)))
 	}
 }
 

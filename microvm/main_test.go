@@ -69,11 +69,14 @@ func TestMachine(t *testing.T) {
 	}
 }
 
+// testKernelEnv names the kernel of the guests, as --kernel does; the lab's stays.
+const testKernelEnv = "DUPLEX_TEST_KERNEL"
+
 // guestArgs makes kernel, initramfs and image, sets the flags to them, and
 // returns the command that runs the TestGuest tests with them.
 func guestArgs(t *testing.T) []string {
 	t.Helper()
-	k, err := kernel.Find("")
+	k, err := kernel.Find(os.Getenv(testKernelEnv))
 	if err != nil {
 		t.Fatal(err)
 	}

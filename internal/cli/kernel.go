@@ -11,12 +11,13 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/duplex-run/duplex/kernel"
+	"github.com/duplex-run/duplex/kernel/build"
 )
 
 var kernelCommand = command{
 	name:    "kernel",
-	args:    "fetch|ls|inspect",
-	summary: "Fetch, list and inspect guest kernels",
+	args:    "fetch|build|ls|inspect",
+	summary: "Fetch, build, list and inspect guest kernels",
 	run: func(ctx context.Context, a *app, args []string) error {
 		return a.group(ctx, kernelCommands, args)
 	},
@@ -24,7 +25,8 @@ var kernelCommand = command{
 
 var kernelCommands = []command{
 	{name: "fetch", summary: "Fetch the distribution's newest cloud kernel", run: runKernelFetch},
-	{name: "ls", summary: "List the fetched kernels, the default first", run: runKernelLs},
+	{name: "build", summary: "Build a guest kernel with everything built in", run: runKernelBuild},
+	{name: "ls", summary: "List the kernels, the default first", run: runKernelLs},
 	{name: "inspect", args: "[NAME|FILE]", summary: "Say what a kernel is and what it lacks", run: runKernelInspect},
 }
 
@@ -40,6 +42,37 @@ func runKernelFetch(ctx context.Context, a *app, args []string) error {
 	p := a.progress()
 	defer p.done()
 	k, err := kernel.Fetch(ctx, func(step string, fraction float64) { p.update("kernel: "+step, fraction) })
+	if err != nil {
+		return err
+	}
+	p.done()
+	if *asJSON {
+		return printJSON(a.out, k)
+	}
+	_, err = fmt.Fprintln(a.out, k.Name)
+	return err
+}
+
+func runKernelBuild(ctx context.Context, a *app, args []string) error {
+	fs := a.flags()
+	var o build.Options
+	fs.BoolVar(&o.Minimal, "minimal", false, "only what reaches a workload, for the quickest boot")
+	fs.StringArrayVar(&o.Fragments, "config", nil, "`fragment` of kernel configuration, applied after ours (repeatable)")
+	fs.StringVar(&o.Source, "source", "", "`package` (linux-source-6.1), directory or tarball; default the distribution's newest package")
+	fs.IntVarP(&o.Jobs, "jobs", "j", 0, "compilers that run at once; default one for each CPU")
+	asJSON := fs.Bool("json", false, "print JSON")
+	if err := a.parse(fs, args); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 {
+		return a.usage("unexpected argument %q", fs.Arg(0))
+	}
+	if o.Jobs < 0 {
+		return a.usage("--jobs %d is negative", o.Jobs)
+	}
+	p := a.progress()
+	defer p.done()
+	k, err := build.Build(ctx, o, func(step string, fraction float64) { p.update("kernel: "+step, fraction) })
 	if err != nil {
 		return err
 	}

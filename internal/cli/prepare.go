@@ -50,7 +50,7 @@ func (a *app) kernel(ctx context.Context, name string) (*kernel.Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(have) == 0 {
+		if len(have) == 0 || have[0].Built {
 			_, _ = fmt.Fprintln(a.err, "duplex: no guest kernel yet: fetching the distribution's")
 			p := a.progress()
 			defer p.done()

@@ -1,0 +1,281 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/kernel"
+	"github.com/duplex-run/duplex/kernel/configs"
+)
+
+// Options say what to build.
+type Options struct {
+	// Minimal leaves default.config out: what reaches a workload and no more.
+	Minimal bool
+	// Fragments are files applied after ours; a later one wins.
+	Fragments []string
+	// Source is a source package, a directory or a tarball; empty means the
+	// distribution's newest source package.
+	Source string
+	// Jobs bounds what make runs at once; 0 means one for each CPU.
+	Jobs int
+}
+
+const buildOp = "build a guest kernel"
+
+// Build returns the kernel that o describes, building it when the cache lacks it.
+// It needs no root. Of several builds at once each waits for the one before. One
+// that fails or is cancelled leaves its log and nothing else. Errors are
+// *workload.Error.
+func Build(ctx context.Context, o Options, progress kernel.Progress) (*kernel.Kernel, error) {
+	k, err := build(ctx, o, progress)
+	var werr *workload.Error
+	switch {
+	case err == nil:
+		return k, nil
+	case ctx.Err() != nil: // before its consequences ("signal: killed")
+		return nil, &workload.Error{Op: buildOp, Err: ctx.Err()}
+	case errors.As(err, &werr):
+		return nil, err
+	}
+	return nil, &workload.Error{Op: buildOp, Err: err}
+}
+
+func build(ctx context.Context, o Options, progress kernel.Progress) (*kernel.Kernel, error) {
+	want, otherVersions, err := o.settings()
+	if err != nil {
+		return nil, &workload.Error{Op: "read the kernel's configuration", Err: err}
+	}
+	if err := checkTools(ctx); err != nil {
+		return nil, err
+	}
+	src, err := findSource(ctx, o.Source, progress)
+	if err != nil {
+		return nil, err
+	}
+	tools, err := toolchain(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b := &builder{
+		options: o, want: want, otherVersions: otherVersions,
+		source: src, key: keyOf(src.id, tools, want), progress: progress,
+	}
+	if k, err := built(b.key); k != nil || err != nil {
+		return k, err
+	}
+	return b.locked(ctx)
+}
+
+// settings are what the fragments ask for, ours first, and which of the options
+// some versions of Linux lack.
+func (o Options) settings() (want settings, otherVersions map[string]bool, err error) {
+	want, otherVersions = settings{}, map[string]bool{}
+	add := func(name, text string) error {
+		f, err := parseFragment(name, text)
+		want = merge(want, f)
+		for _, option := range versioned(text) {
+			otherVersions[option] = true
+		}
+		return err
+	}
+	err = add("minimal.config", configs.Minimal())
+	if err == nil && !o.Minimal {
+		err = add("default.config", configs.Default())
+	}
+	for _, path := range o.Fragments {
+		if err != nil {
+			break
+		}
+		var text []byte
+		if text, err = os.ReadFile(path); err == nil {
+			err = add(path, string(text))
+		}
+	}
+	return want, otherVersions, err
+}
+
+// builder is one build that the cache did not have.
+type builder struct {
+	options Options
+	want    settings
+	// otherVersions has the options of want that the kernel may lack.
+	otherVersions map[string]bool
+	source        source
+	key           string
+	progress      kernel.Progress
+}
+
+// Names in the directory of builds.
+const (
+	workName = "work"
+	logName  = "build.log"
+)
+
+// locked builds when nobody else does, and removes what it and any killed build
+// before it left.
+func (b *builder) locked(ctx context.Context) (k *kernel.Kernel, err error) {
+	work, err := hostdir.Cache("kernel-build", workName)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := os.Open(filepath.Dir(work))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = lock.Close() }()
+	b.progress.Report("wait for another build", -1)
+	if err := hostdir.Lock(ctx, lock); err != nil {
+		return nil, err
+	}
+	if k, err := built(b.key); k != nil || err != nil {
+		return k, err
+	}
+	if err := os.RemoveAll(work); err != nil {
+		return nil, err
+	}
+	defer func() {
+		b.progress.Report("clean up", -1)
+		err = errors.Join(err, os.RemoveAll(work))
+	}()
+	if err := b.room(filepath.Dir(work)); err != nil {
+		return nil, err
+	}
+	m := &maker{out: filepath.Join(work, "out"), temp: filepath.Join(work, "tmp"), hold: lock}
+	for _, dir := range []string{work, m.out, m.temp} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if m.tree, err = b.source.tree(ctx, work, b.progress); err != nil {
+		return nil, err
+	}
+	if err := checkTree(m.tree); err != nil {
+		return nil, err
+	}
+	if m.log, err = os.Create(filepath.Join(filepath.Dir(work), logName)); err != nil {
+		return nil, err
+	}
+	defer func() { _ = m.log.Close() }()
+	return b.make(ctx, m)
+}
+
+// Bytes that a build takes: the unpacked source, and what is made of it.
+const (
+	roomForSource = 1800 << 20
+	roomForBuild  = 700 << 20
+)
+
+// room checks that the file system of dir has them.
+func (b *builder) room(dir string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return err
+	}
+	need, free := uint64(roomForBuild), st.Bavail*uint64(st.Bsize)
+	if b.source.packed {
+		need += roomForSource
+	}
+	if free >= need {
+		return nil
+	}
+	return &workload.Error{Op: buildOp, Err: fmt.Errorf("%s has %d MiB free, a build takes %d", dir, free>>20, need>>20),
+		Remedy: "DUPLEX_CACHE names another place for the cache"}
+}
+
+// make configures, compiles and installs.
+func (b *builder) make(ctx context.Context, m *maker) (*kernel.Kernel, error) {
+	config, err := b.configure(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	jobs := b.options.Jobs
+	if jobs <= 0 {
+		jobs = runtime.NumCPU()
+	}
+	count, about := 0, estimate(config)
+	err = m.make(ctx, func(line string) {
+		if compiled(line) {
+			count++
+			b.progress.Report(fmt.Sprintf("compile, %d of about %d files,", count, max(about, count)), min(float64(count)/float64(about), 0.99))
+		}
+	}, "-j"+strconv.Itoa(jobs), "bzImage")
+	if err != nil {
+		return nil, err
+	}
+	release, err := m.ask(ctx, "kernelrelease")
+	if err != nil {
+		return nil, err
+	}
+	version, _, _ := strings.Cut(release, "-")
+	b.progress.Report("install", -1)
+	boot := filepath.Join(m.out, "arch", "x86", "boot")
+	return kernel.Install(ctx, kernel.Built{
+		Name:    b.options.flavour() + "-" + version + "_" + b.key,
+		Release: release, Source: b.source.label,
+		Vmlinux: filepath.Join(boot, "compressed", "vmlinux.bin"),
+		BzImage: filepath.Join(boot, "bzImage"),
+		Config:  filepath.Join(m.out, ".config"),
+	})
+}
+
+// flavour starts a kernel's name.
+func (o Options) flavour() string {
+	if o.Minimal {
+		return "minimal"
+	}
+	return "duplex"
+}
+
+// estimate guesses how many files a configuration compiles: make does not know
+// before it has made them. Files grow with options; the base is what the smallest
+// kernel has (Linux 6.1).
+func estimate(config settings) int {
+	on := 0
+	for _, value := range config {
+		if value == "y" {
+			on++
+		}
+	}
+	return 600 + 2*on
+}
+
+// configure makes the configuration and checks that it is what was asked for.
+// With KCONFIG_ALLCONFIG, allnoconfig takes the fragment's values and says no to all
+// else, also to what the fragment uncovers. merge_config.sh and olddefconfig would
+// give such options their defaults: keyboards, because there is CONFIG_INPUT.
+func (b *builder) configure(ctx context.Context, m *maker) (settings, error) {
+	b.progress.Report("configure", -1)
+	fragment := filepath.Join(m.temp, "fragment.config")
+	if err := os.WriteFile(fragment, []byte(b.want.String()), 0o600); err != nil {
+		return nil, err
+	}
+	if err := m.make(ctx, nil, "KCONFIG_ALLCONFIG="+fragment, "allnoconfig"); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(m.out, ".config")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	config, err := parseConfig(path, string(text))
+	if err != nil {
+		return nil, err
+	}
+	why, err := explain(m.tree, config, missing(b.want, config), b.otherVersions)
+	if err != nil || why == "" {
+		return config, err
+	}
+	return nil, &workload.Error{Op: buildOp, Err: fmt.Errorf("%s did not take these options:%s", b.source.label, why),
+		Remedy: "--config FRAGMENT sets options after ours: add what one depends on, or take it back with \"# CONFIG_NAME is not set\""}
+}
