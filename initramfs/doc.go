@@ -5,7 +5,7 @@
 //	/init            the agent (initramfs/guest), PID 1
 //	/modules/*.ko    uncompressed modules
 //	/modules/order   file names, one a line, of those to load, in that order
-//	/modules/network those to load before a workload with a network
+//	/modules/late-*  the same for modules that only some workloads need
 //	/dev /proc /sys  empty, for the agent to mount on
 //
 // Nothing in it depends on the run, so Build makes an archive once for an agent,

@@ -39,18 +39,14 @@ var Lab = Set{
 // Modules returns the modules of the set that k does not have built in, in the
 // order to load them, without the late ones.
 func (s Set) Modules(k *kernel.Kernel) ([]kernel.Module, error) {
-	return modules(k, s.Required, s.Optional)
-}
-
-func modules(k *kernel.Kernel, required, optional []string) ([]kernel.Module, error) {
-	names := slices.Concat(required, optional)
+	names := slices.Concat(s.Required, s.Optional)
 	order, err := k.Modules(names...)
 	var missing *kernel.MissingError
 	if !errors.As(err, &missing) {
 		return order, err
 	}
 	names = slices.DeleteFunc(names, func(name string) bool {
-		return slices.Contains(optional, name) && slices.Contains(missing.Modules, name)
+		return slices.Contains(s.Optional, name) && slices.Contains(missing.Modules, name)
 	})
 	return k.Modules(names...)
 }

@@ -122,7 +122,7 @@ func echoServer(t *testing.T, addr string) string {
 // ports lead to the guest.
 func TestGuestBootUserNetwork(t *testing.T) {
 	guestOnly(t)
-	makeDummy(t, "dummy0", "10.98.0.1/24") // the stack does not lead to loopback
+	makeTAP(t, "dummy0", "10.98.0.1/24") // the stack does not lead to loopback
 	peer := echoServer(t, "10.98.0.1:0")
 	g := startBare(t, "net address=10.0.2.15/24 gateway=10.0.2.2 peer="+peer, func(h *Hardware, _ *BootOptions) {
 		h.Networks = []Network{{}}

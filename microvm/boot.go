@@ -72,9 +72,13 @@ func Boot(ctx context.Context, h Hardware, o BootOptions) (vmm.Exit, vmm.Stats, 
 	return exit, stats, err
 }
 
-// withNetworks is run with the user-mode networks that the machine has.
+// withNetworks checks the machine and runs it with its user-mode networks.
 func withNetworks(ctx context.Context, h Hardware, o BootOptions, run func(context.Context, Hardware, BootOptions) (vmm.Exit, vmm.Stats, error)) (vmm.Exit, vmm.Stats, error) {
-	n, err := h.startNetworks()
+	var n *networks
+	err := h.validate()
+	if err == nil {
+		n, err = h.startNetworks()
+	}
 	if err != nil {
 		return vmm.Exit{}, vmm.Stats{}, errors.Join(err, closeStreams(o.agent))
 	}
@@ -93,9 +97,6 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 			err = errors.Join(err, closeStreams(o.agent))
 		}
 	}()
-	if err := h.validate(); err != nil {
-		return vmm.Exit{}, vmm.Stats{}, err
-	}
 	if o.networks != nil {
 		o.files = unpacked{}
 		o.networks.hand(func(name string, f *os.File) { o.files[name] = f })

@@ -10,6 +10,7 @@ import (
 
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
+	"github.com/duplex-run/duplex/vmm/virtio/fs"
 )
 
 // Hardware is a machine as plain data: `duplex boot` makes it from its flags, and
@@ -69,9 +70,6 @@ type Share struct {
 	ReadOnly bool
 }
 
-// maxTag is the size of a virtio-fs tag, in bytes (virtio 1.2 §5.11.4).
-const maxTag = 36
-
 // vcpus is the number of vCPUs, and limit their time, 0 for none.
 func (h *Hardware) vcpus() (n int, limit float64) {
 	n = max(1, int(math.Ceil(h.CPUs)))
@@ -96,8 +94,8 @@ func (h *Hardware) validate() error {
 	var tags []string
 	for _, s := range h.Shares {
 		switch {
-		case s.Tag == "" || len(s.Tag) > maxTag:
-			return bad("", "share %s: a tag has 1 to %d bytes", s.Dir, maxTag)
+		case s.Tag == "" || len(s.Tag) > fs.MaxTag:
+			return bad("", "share %s: a tag has 1 to %d bytes", s.Dir, fs.MaxTag)
 		case strings.ContainsAny(s.Tag, "\x00\n"):
 			return bad("", "share %s: the tag %q holds control characters", s.Dir, s.Tag)
 		case slices.Contains(tags, s.Tag):

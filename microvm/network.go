@@ -94,13 +94,12 @@ func (n *Network) openBackend(f *os.File) (net.Backend, io.Closer, error) {
 func (n *Network) guestNetwork() (*agentproto.Network, error) {
 	out := &agentproto.Network{MAC: n.MAC.String()}
 	if n.Tap == "" {
-		s, err := user.New(user.Config{}) // for its plan of addresses
-		if err != nil {
+		var c user.Config // the plan of addresses of the Stack to come
+		if err := c.Complete(); err != nil {
 			return nil, err
 		}
-		c := s.Config()
 		out.Addresses, out.Gateways, out.DNS, out.MTU = []netip.Prefix{c.Guest}, []netip.Addr{c.Gateway}, []netip.Addr{c.DNS}, c.MTU
-		return out, s.Close()
+		return out, nil
 	}
 	if !n.Address.IsValid() {
 		return nil, &workload.Error{Op: "set up " + n.Tap, Err: errors.New("no address for the guest given"),

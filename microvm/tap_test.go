@@ -68,9 +68,3 @@ func makeTAP(t *testing.T, name, prefix string) {
 		}
 	}
 }
-
-// makeDummy makes an interface that leads nowhere, with an address.
-func makeDummy(t *testing.T, name, prefix string) {
-	t.Helper()
-	makeTAP(t, name, prefix)
-}

@@ -28,11 +28,16 @@ type wire struct {
 
 // attach puts all devices on the buses.
 func (v *VM) attach() error {
-	irq, err := v.newIRQ(gsiSerial)
-	if err != nil {
+	// The serial port signals with its lock held, which vCPUs take too: an irqfd
+	// leaves the interrupt to others. Devices use a kvm.Line, which is quicker.
+	var err error
+	if v.irq, err = newEventFD(); err != nil {
 		return err
 	}
-	if err := v.attachPorts(irq.signal); err != nil {
+	if err := v.vm.IRQFD(v.irq.fd(), gsiSerial); err != nil {
+		return err
+	}
+	if err := v.attachPorts(v.irq.signal); err != nil {
 		return err
 	}
 	v.power = v.vm.Line(gsiPower)
@@ -95,17 +100,6 @@ func (o *offload) Write(off uint64, p []byte) {
 	case <-done:
 	case <-o.vm.stopping:
 	}
-}
-
-// newIRQ makes an irqfd: its signal is an edge on the GSI. It is for what signals
-// with locks held that a vCPU takes too; others use a kvm.Line, which is quicker.
-func (v *VM) newIRQ(gsi uint32) (*eventFD, error) {
-	irq, err := newEventFD()
-	if err != nil {
-		return nil, err
-	}
-	v.irqs = append(v.irqs, irq)
-	return irq, v.vm.IRQFD(irq.fd(), gsi)
 }
 
 // close ends the goroutines: when it returns nobody kicks the device. The device

@@ -37,8 +37,8 @@ type VM struct {
 	ports   bus.Bus
 	mmio    bus.Bus
 	console *console
-	wires   []*wire    // one a virtio device
-	irqs    []*eventFD // of the serial port, for Close
+	wires   []*wire  // one a virtio device
+	irq     *eventFD // of the serial port
 	serial  *serial.Port
 	power   *kvm.Line       // of the power button
 	devices []virtio.Device // owned
@@ -201,8 +201,8 @@ func (v *VM) Close() error {
 		}
 		v.console.release()
 		v.serial.Close()
-		for _, e := range v.irqs {
-			errs = errors.Join(errs, e.close())
+		if v.irq != nil {
+			errs = errors.Join(errs, v.irq.close())
 		}
 		for _, c := range v.cpus {
 			errs = errors.Join(errs, c.kvm.Close())

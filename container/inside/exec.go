@@ -46,7 +46,7 @@ func execMain(c handshake.Conn) error {
 	if exit != nil {
 		return c.Send(handshake.Message{Kind: handshake.KindExit, Exit: exit})
 	}
-	if err := confine(e); err != nil {
+	if err := restrict(e); err != nil {
 		return err
 	}
 	if err := limitPids(e); err != nil {
@@ -86,10 +86,10 @@ func defaultSignals() error {
 	return errors.Join(defaultAction(32), defaultAction(33))
 }
 
-// confine gives up all the workload must not have, in the only order possible:
+// restrict gives up all the workload must not have, in the only order possible:
 // the bounding set while CAP_SETPCAP is there, ids while CAP_SETUID is, the
 // filter last because it forbids much of the above.
-func confine(e *handshake.Execute) error {
+func restrict(e *handshake.Execute) error {
 	keep := e.Caps
 	for _, step := range []struct {
 		name string

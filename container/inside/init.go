@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/internal/confine"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -144,12 +145,12 @@ func detachStdio() error {
 // untouchable for the workload: no ptrace, no /proc/1/mem, and no signal but
 // those the kernel forces.
 func renounce() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("clear dumpable: %w", err)
+	if err := confine.Undumpable(); err != nil {
+		return err
 	}
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2,
 		unix.SIGPIPE, unix.SIGALRM, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
-	return capsetAllThreads(1 << unix.CAP_KILL)
+	return confine.SetCapabilities(1 << unix.CAP_KILL)
 }
 
 // follow forwards signals from duplex and ends the container when duplex is

@@ -3,32 +3,10 @@ package inside
 import (
 	"fmt"
 	"runtime"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-// capsetAllThreads leaves every thread of the process the capabilities in set
-// as permitted and effective ones, and no inheritable ones.
-func capsetAllThreads(set uint64) error {
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := [2]unix.CapUserData{
-		{Effective: uint32(set), Permitted: uint32(set)},
-		{Effective: uint32(set >> 32), Permitted: uint32(set >> 32)},
-	}
-	// SAFETY: capset(2) reads the header and two elements of data (version 3);
-	// both stay alive and in place until KeepAlive. It may write hdr.Version,
-	// and every thread would write the same.
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET,
-		uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0)
-	runtime.KeepAlive(&hdr)
-	runtime.KeepAlive(&data)
-	if errno != 0 {
-		return fmt.Errorf("capset: %w", errno)
-	}
-	return nil
-}
 
 // installSeccomp loads a filter for the calling thread; filter holds struct
 // sock_filter, eight bytes each, in host order. The thread needs no_new_privs

@@ -29,7 +29,7 @@ func machine() error {
 	if err := mountKernelFS(); err != nil {
 		return err
 	}
-	if err := loadModules(modulesDir, modulesAlways); err != nil {
+	if err := loadModules(modulesDir); err != nil {
 		return err
 	}
 	line, err := os.ReadFile("/proc/cmdline")

@@ -126,7 +126,7 @@ func blockDevice(class, id string) (string, error) {
 // prepareRoot is everything between the spec and the workload's process.
 func prepareRoot(start *agentproto.Start) (*carried, error) {
 	if len(start.Shares) > 0 {
-		if err := loadLate("/modules", "virtiofs"); err != nil {
+		if err := loadLate(modulesDir, "virtiofs"); err != nil {
 			return nil, err
 		}
 	}

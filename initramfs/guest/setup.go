@@ -86,16 +86,13 @@ func parameter(line, key string) string {
 	return ""
 }
 
-// The lists of modules in /modules.
-const (
-	modulesDir    = "/modules"
-	modulesAlways = "order"
-)
+// modulesDir is where the initramfs has modules, and lists of them.
+const modulesDir = "/modules"
 
-// loadModules loads the modules named in a list in dir, one name a line, in that
-// order. Without the list there are no modules to load.
-func loadModules(dir, list string) error {
-	order, err := os.ReadFile(filepath.Join(dir, list))
+// loadModules loads the modules named in dir/order, one name a line, in that
+// order. A directory without an order has no modules to load.
+func loadModules(dir string) error {
+	order, err := os.ReadFile(filepath.Join(dir, "order"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

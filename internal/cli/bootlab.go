@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 
 	"github.com/spf13/pflag"
@@ -23,13 +22,9 @@ func (a *app) bootInLab(ctx context.Context, fs *pflag.FlagSet, o *bootOptions, 
 				Remedy: "Use --net user, or a host whose KVM boots a stock kernel."}
 		}
 	}
-	exe, err := os.Executable()
+	exe, cwd, err := here()
 	if err != nil {
-		return fmt.Errorf("find the duplex binary: %w", err)
-	}
-	cwd, err := os.Getwd()
-	if err != nil {
-		return fmt.Errorf("find the working directory: %w", err)
+		return err
 	}
 	carry := []string{h.Kernel}
 	if h.Initrd != "" {

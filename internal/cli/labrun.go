@@ -70,17 +70,13 @@ func (a *app) runInLab(ctx context.Context, j labJob) error {
 	if err != nil {
 		return err
 	}
-	exe, err := os.Executable()
+	exe, cwd, err := here()
 	if err != nil {
-		return fmt.Errorf("find the duplex binary: %w", err)
+		return err
 	}
 	cache, err := hostdir.Cache()
 	if err != nil {
 		return err
-	}
-	cwd, err := os.Getwd()
-	if err != nil {
-		return fmt.Errorf("find the working directory: %w", err)
 	}
 	volumes, err := j.opts.hostVolumes()
 	if err != nil {
@@ -104,6 +100,17 @@ func (a *app) runInLab(ctx context.Context, j labJob) error {
 		Memory:    max(labMemory, memory+labMemory/2),
 		TTY:       j.opts.tty, Interactive: j.opts.interactive, Deterministic: j.deterministic,
 	}, new(workload.Recorder))
+}
+
+// here is this program and the directory it works in, for the lab to have too.
+func here() (exe, cwd string, err error) {
+	if exe, err = os.Executable(); err != nil {
+		return "", "", fmt.Errorf("find the duplex binary: %w", err)
+	}
+	if cwd, err = os.Getwd(); err != nil {
+		return "", "", fmt.Errorf("find the working directory: %w", err)
+	}
+	return exe, cwd, nil
 }
 
 // argv is the command line inside the lab: the caller's flags, overridden by

@@ -38,7 +38,7 @@ func DropCapabilities(keep uint64) error {
 		}
 	}
 	permitted := uint64(have[0].Permitted) | uint64(have[1].Permitted)<<32
-	return capset(keep & permitted)
+	return SetCapabilities(keep & permitted)
 }
 
 // Limit is one resource limit (setrlimit(2)): soft and hard.

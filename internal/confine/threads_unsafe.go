@@ -24,9 +24,10 @@ func allThreads(nr uintptr, args ...uintptr) error {
 	return nil
 }
 
-// capset leaves every thread the capabilities in set, and none to inherit.
-// Precondition: every thread has them.
-func capset(set uint64) error {
+// SetCapabilities leaves every thread the capabilities in set (bits by number) as
+// permitted and effective ones, and none to inherit. Precondition: every thread
+// has them.
+func SetCapabilities(set uint64) error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	data := [2]unix.CapUserData{
 		{Effective: uint32(set), Permitted: uint32(set)},

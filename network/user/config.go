@@ -36,8 +36,8 @@ type Config struct {
 	MaxDNS int
 }
 
-// complete fills in the defaults and checks the rest.
-func (c *Config) complete() error {
+// Complete fills in the defaults and checks the rest, as New does.
+func (c *Config) Complete() error {
 	if !c.Guest.IsValid() {
 		c.Guest = netip.MustParsePrefix("10.0.2.15/24")
 	}

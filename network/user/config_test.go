@@ -37,7 +37,7 @@ func TestParsePort(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	var c Config
-	if err := c.complete(); err != nil {
+	if err := c.Complete(); err != nil {
 		t.Fatal(err)
 	}
 	if c.Guest.String() != "10.0.2.15/24" || c.Gateway.String() != "10.0.2.2" || c.DNS.String() != "10.0.2.3" || c.MTU != 1500 {

@@ -63,7 +63,7 @@ var quiet = sync.OnceFunc(func() {
 
 // New makes a network. Without a guest (Serve, Connect) it does nothing.
 func New(cfg Config) (*Stack, error) {
-	if err := cfg.complete(); err != nil {
+	if err := cfg.Complete(); err != nil {
 		return nil, err
 	}
 	quiet()

@@ -83,16 +83,8 @@ func (d *Device) takeStats() error {
 	s, q := &d.stats, d.act.Queues[queueStats]
 	for !s.held {
 		var c queue.Chain
-		ok, err := q.Pop(&c)
-		if err != nil {
+		if ok, err := q.PopOrRearm(&c); !ok || err != nil {
 			return err
-		}
-		if !ok {
-			more, err := q.Rearm()
-			if err != nil || !more {
-				return err
-			}
-			continue
 		}
 		if c.WriteLen() != 0 {
 			return fmt.Errorf("%w: statistics in a writable buffer of %d bytes", ErrRequest, c.WriteLen())

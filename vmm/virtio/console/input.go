@@ -10,19 +10,12 @@ func (d *Device) feed() error {
 	}
 	var c queue.Chain
 	for len(d.input) > 0 {
-		ok, err := q.Pop(&c)
+		ok, err := q.PopOrRearm(&c)
 		if err != nil {
 			return err
 		}
 		if !ok {
-			more, err := q.Rearm()
-			if err != nil {
-				return err
-			}
-			if !more {
-				break
-			}
-			continue
+			break
 		}
 		if c.ReadLen() != 0 {
 			return direction(&c)

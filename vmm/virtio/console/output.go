@@ -10,19 +10,12 @@ func (d *Device) drain() error {
 	}
 	for len(d.output) < BufferSize {
 		if !d.txHeld {
-			ok, err := q.Pop(&d.tx)
+			ok, err := q.PopOrRearm(&d.tx)
 			if err != nil {
 				return err
 			}
 			if !ok {
-				more, err := q.Rearm()
-				if err != nil {
-					return err
-				}
-				if !more {
-					break
-				}
-				continue
+				break
 			}
 			if d.tx.WriteLen() != 0 {
 				return direction(&d.tx)

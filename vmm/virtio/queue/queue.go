@@ -106,6 +106,19 @@ func (q *Queue) Pop(c *Chain) (bool, error) {
 	return true, nil
 }
 
+// PopOrRearm is Pop for devices that come back to a queue when the driver says
+// that it has more: where there is no chain, Rearm has asked it to say so.
+func (q *Queue) PopOrRearm(c *Chain) (bool, error) {
+	for {
+		if ok, err := q.Pop(c); ok || err != nil {
+			return ok, err
+		}
+		if more, err := q.Rearm(); !more || err != nil {
+			return false, err
+		}
+	}
+}
+
 // Push returns the chain with this head to the driver; written is the number
 // of bytes the device wrote to its writable part. Each chain that Pop took is
 // pushed once.

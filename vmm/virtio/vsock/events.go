@@ -42,17 +42,8 @@ func (d *Device) sendEvent() error {
 		return nil
 	}
 	q, c := d.act.Queues[queueEvent], &d.rxChain
-	for {
-		ok, err := q.Pop(c)
-		if err != nil {
-			return err
-		}
-		if ok {
-			break
-		}
-		if more, err := q.Rearm(); err != nil || !more {
-			return err
-		}
+	if ok, err := q.PopOrRearm(c); !ok || err != nil {
+		return err
 	}
 	var event [4]byte
 	binary.LittleEndian.PutUint32(event[:], eventTransportReset)

@@ -31,19 +31,12 @@ func (d *Device) send() error {
 		if c == nil && h.op == 0 {
 			break
 		}
-		ok, err := q.Pop(chain)
+		ok, err := q.PopOrRearm(chain)
 		if err != nil {
 			return err
 		}
 		if !ok {
-			more, err := q.Rearm()
-			if err != nil {
-				return err
-			}
-			if !more {
-				break
-			}
-			continue
+			break
 		}
 		if chain.WriteLen() <= headerLen {
 			return fmt.Errorf("%w: receive buffer of %d bytes", ErrPacket, chain.WriteLen())
