@@ -6,7 +6,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X github.com/duplex-run/duplex/internal/cli.Version=$(VERSION)
 EMBED := internal/embedded/files
 
-.PHONY: demo build embed check test fuzz bench bench-vmm setup clean
+.PHONY: demo build embed check test fuzz bench bench-vmm setup test-kernel reproduce-kernel clean
 
 ## demo: on a fresh machine, install what is missing, build, compare
 demo: setup build
@@ -49,6 +49,14 @@ bench-vmm: setup build
 	go build -ldflags '-s -w' -o bin/vmmbench ./internal/vmmbench/bench
 	bin/duplex kernel fetch
 	bin/vmmbench $(BENCHFLAGS)
+
+## test-kernel: the guest kernel of `duplex kernel build` under real workloads; docs/kernel.md
+test-kernel: setup build
+	scripts/test-kernel $(KERNEL)
+
+## reproduce-kernel: the minimal guest kernel once more, elsewhere, must be the same bytes
+reproduce-kernel: build
+	scripts/kernel-reproduce --minimal
 
 clean:
 	rm -rf bin $(EMBED)/*.zst $(EMBED)/*.sum

@@ -132,6 +132,9 @@ func load(dir string) (*Kernel, error) {
 // for a path (anything with a slash, or a file that exists), else the fetched
 // kernel whose name is, or uniquely starts with, name. Errors are *workload.Error.
 func Find(name string) (*Kernel, error) {
+	if strings.ContainsRune(name, '/') { // whatever is in the cache
+		return fromFile(name)
+	}
 	all, err := List()
 	if err != nil {
 		return nil, err
@@ -157,11 +160,6 @@ func Find(name string) (*Kernel, error) {
 	}
 	if info, err := os.Stat(name); err == nil && !info.IsDir() {
 		return fromFile(name)
-	} else if strings.ContainsRune(name, '/') {
-		if err == nil {
-			err = fmt.Errorf("%s: is a directory", name)
-		}
-		return nil, &workload.Error{Op: "open kernel", Err: err, Remedy: remedyImage}
 	}
 	err = errors.New("no such kernel")
 	if len(match) > 1 {
@@ -181,7 +179,7 @@ func fromFile(path string) (*Kernel, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, &workload.Error{Op: "open kernel", Err: err}
+		return nil, &workload.Error{Op: "open kernel", Err: err, Remedy: remedyImage}
 	}
 	defer func() { _ = f.Close() }()
 	id, err := identify(f)

@@ -56,7 +56,7 @@ func TestFindErrorsHaveRemedies(t *testing.T) {
 	if err := os.WriteFile(notKernel, []byte("milk, bread"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"", "no-such", notKernel} {
+	for _, name := range []string{"", "no-such", notKernel, "/no/such"} {
 		_, err := Find(name)
 		var werr *workload.Error
 		if !errors.As(err, &werr) || werr.Remedy == "" {
@@ -114,6 +114,9 @@ func TestFindAmongSeveral(t *testing.T) {
 	var werr *workload.Error
 	if !errors.As(err, &werr) || !strings.Contains(werr.Remedy, "6.1.0-9-cloud_6.1.1") {
 		t.Errorf("with a broken kernel: %v", err)
+	}
+	if k, err := Find(writeTemp(t, "vmlinux", smallELF(nil))); err != nil || k.Release != "6.6.6-test" {
+		t.Errorf("a file beside a broken kernel: %+v, %v", k, err)
 	}
 }
 

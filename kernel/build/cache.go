@@ -26,6 +26,9 @@ func checkCache() error {
 		if err == nil {
 			err = hostdir.Owned(filepath.Dir(path))
 		}
+		if err == nil && strings.ContainsAny(path, " \t\n:") {
+			err = fmt.Errorf("%s: Linux is not built in a directory with a space or colon in its name", filepath.Dir(path))
+		}
 		if err == nil {
 			err = unix.Access(filepath.Dir(path), unix.W_OK|unix.X_OK)
 			if err != nil {

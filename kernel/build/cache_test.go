@@ -96,3 +96,14 @@ func TestCacheOfAnotherUserIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// make cannot tell such a name from several.
+func TestCacheWithASpaceIsRefused(t *testing.T) {
+	cache := filepath.Join(machine(t), "with space")
+	t.Setenv("DUPLEX_CACHE", cache)
+	_, err := Build(t.Context(), Options{Source: tree(t, nil)}, nil)
+	var werr *workload.Error
+	if !errors.As(err, &werr) || !strings.Contains(err.Error(), "space or colon") || werr.Remedy != otherCache {
+		t.Errorf("got %v", err)
+	}
+}
