@@ -151,6 +151,24 @@ func TestBuiltKernelsComeLast(t *testing.T) {
 	if list, err := List(); err != nil || len(list) != 2 {
 		t.Errorf("listed %v, %v", list, err)
 	}
+	// Of two, the flavour is the one made last, whatever their names.
+	older := b
+	older.Name = "minimal-6.6.6_9999"
+	k, err := Install(t.Context(), older)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(k.Image, time.Time{}, time.Unix(1e9, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"minimal": b.Name, "minimal-6.6.6_9": older.Name} {
+		if k, err := Find(name); err != nil || k.Name != want {
+			t.Errorf("Find(%q) = %+v, %v, want %s", name, k, err, want)
+		}
+	}
+	if k, err := Find("minimal-6.6.6"); err == nil {
+		t.Errorf("what two names start with is %+v", k)
+	}
 }
 
 func TestNewestSource(t *testing.T) {
