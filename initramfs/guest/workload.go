@@ -21,6 +21,7 @@ func serve(h *host, l links, start *agentproto.Start) error {
 	fail := func(step string, err error) error {
 		return h.send(&agentproto.Message{Type: agentproto.Failed, Step: step, Error: err.Error()})
 	}
+	step("set clock, names and network")
 	if err := setIdentity(start); err != nil {
 		return fail("set up the machine", err)
 	}
@@ -31,10 +32,12 @@ func serve(h *host, l links, start *agentproto.Start) error {
 			return fail("set up the machine", err)
 		}
 	}
+	step("mount the root file system")
 	files, err := prepareRoot(start)
 	if err != nil {
 		return fail("set up the root file system", err)
 	}
+	step("find the command")
 	if err := writeNames("/etc", launch.Hostname(start.Spec), start.Network); err != nil {
 		return fail("set up the network", err)
 	}
@@ -64,6 +67,9 @@ func serve(h *host, l links, start *agentproto.Start) error {
 // finish reports the exit, returns the files the host asked for, and waits for
 // the host to end the machine.
 func finish(h *host, l links, files *carried, exit *agentproto.Exit) error {
+	if err := sendLog(h); err != nil {
+		return err
+	}
 	if err := h.send(&agentproto.Message{Type: agentproto.Exited, Exit: exit}); err != nil {
 		return err
 	}
@@ -174,6 +180,7 @@ func startWorkload(spec *workload.Spec, path string, l links) (*running, *worklo
 		defer func() { _ = group.Close() }()
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
 	}
+	step("start the command")
 	mark(agentproto.MarkWorkload)
 	pid, err := syscall.ForkExec(path, spec.Argv, attr)
 	runtime.KeepAlive(child)
