@@ -184,7 +184,7 @@ func (o *BootOptions) step(n note) {
 	case n.Kind == noteEvent:
 		name = eventPhase(vmm.Event(n.Value)).String()
 	case n.Kind == noteJailed:
-		name = "jailed"
+		name = "enter the jail"
 	case n.Value == agentproto.MarkStep:
 		name = workload.StepMark
 	default:

@@ -90,7 +90,7 @@ func (p *process) start(h *Hardware, files *parcel) error {
 		return fmt.Errorf("start the monitor: %w", err)
 	}
 	if p.o.onStep != nil {
-		p.o.onStep(workload.Step{Name: "monitor started", Ns: workload.Now(), Process: workload.ProcessDuplex, Faults: workload.OwnFaults()})
+		p.o.onStep(workload.Step{Name: "start the monitor", Ns: workload.Now(), Process: workload.ProcessDuplex, Faults: workload.OwnFaults()})
 	}
 	return send(p.control, setup{Hardware: *h, Files: files.names, Isolated: isolated, StatsEvery: p.statsEvery()})
 }
@@ -286,7 +286,7 @@ func (p *process) note(n note) {
 		p.o.step(n)
 	case noteJailed:
 		if p.o.onStep != nil {
-			p.o.onStep(workload.Step{Name: "monitor's main", Ns: n.Began, Process: workload.ProcessMonitor})
+			p.o.onStep(workload.Step{Name: "the monitor's program starts", Ns: n.Began, Process: workload.ProcessMonitor})
 		}
 		p.o.step(n)
 	}

@@ -160,7 +160,7 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	if err != nil {
 		return nil, none, err
 	}
-	rec.Step("image found")
+	rec.Step("find the image")
 	user, err := img.User(f.user)
 	if err != nil {
 		return nil, none, err
