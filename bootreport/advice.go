@@ -73,15 +73,7 @@ func loading(f *facts) []Advice {
 
 // unpacking: the kernel makes a file system of the initramfs.
 func unpacking(f *facts) []Advice {
-	var from, to time.Duration
-	for _, l := range f.log.Lines {
-		switch {
-		case strings.HasPrefix(l.Text, "Trying to unpack rootfs image as initramfs"), strings.HasPrefix(l.Text, "Unpacking initramfs"):
-			from = l.At
-		case strings.HasPrefix(l.Text, "Freeing initrd memory") && from > 0 && to == 0:
-			to = l.At
-		}
-	}
+	from, to := unpackTime(f.log)
 	initrd := f.boot(Observed).Bytes["initrd"]
 	if !f.worth(int64(to-from)) || initrd == 0 {
 		return nil
@@ -91,6 +83,20 @@ func unpacking(f *facts) []Advice {
 		fmt.Sprintf("%s from the log's line that it begins to the one that it has ended; other work of the kernel may lie between", size(initrd)))
 	a[0].Clock = GuestClock
 	return a
+}
+
+// unpackTime is when the kernel was at the initramfs. It does so beside its
+// initcalls (since 5.13), which on one CPU then take longer.
+func unpackTime(log *klog.Log) (from, to time.Duration) {
+	for _, l := range log.Lines {
+		switch {
+		case strings.HasPrefix(l.Text, "Trying to unpack rootfs image as initramfs"):
+			from = l.At
+		case strings.HasPrefix(l.Text, "Freeing initrd memory") && from > 0 && to == 0:
+			to = l.At
+		}
+	}
+	return from, max(from, to)
 }
 
 // modules: the agent loads what the kernel has not built in.
@@ -113,6 +119,7 @@ func modules(f *facts) []Advice {
 // initcalls: the costliest, with what they belong to.
 func initcalls(f *facts) []Advice {
 	var out []Advice
+	from, to := unpackTime(f.log)
 	for _, c := range f.doc.Kernel.Initcalls {
 		if len(out) == perRule || !f.worth(c.TookNs) {
 			break
@@ -122,6 +129,9 @@ func initcalls(f *facts) []Advice {
 		}
 		a := Advice{Rule: "initcall", Ns: c.TookNs, Clock: GuestClock,
 			Text: "A kernel without " + cmp.Or(c.Owner, "what it belongs to") + " does not spend this.", Figure: "initcall " + c.Name}
+		if c.AtNs < int64(to) && c.AtNs+c.TookNs > int64(from) {
+			a.Figure += ", while the kernel also unpacked the initramfs, which may be part of it"
+		}
 		if p := partOf(c.Name); p != nil && p.option != "" {
 			a.Text = fmt.Sprintf("A kernel without %s (%s) does not spend this.", p.what, p.option)
 		}

@@ -73,20 +73,12 @@ func (t *text) title(s string) { t.printf("\n%s\n", t.paint(bold, s)) }
 // prefix.
 func (t *text) paragraph(prefix, s string) {
 	indent := utf8.RuneCountInString(prefix)
-	line := prefix
-	empty := true
-	for word := range strings.FieldsSeq(s) {
-		if !empty && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > t.style.Width {
-			t.printf("%s\n", line)
-			line, empty = strings.Repeat(" ", indent), true
+	for i, line := range wrap(s, t.style.Width-indent) {
+		if i > 0 {
+			prefix = strings.Repeat(" ", indent)
 		}
-		if !empty {
-			line += " "
-		}
-		line += word
-		empty = false
+		t.printf("%s%s\n", prefix, line)
 	}
-	t.printf("%s\n", line)
 }
 
 // cut is s in at most n columns.
@@ -105,20 +97,50 @@ func pad(s string, n int) string {
 
 func (t *text) head() {
 	d := t.doc
-	command := strings.Join(d.Command, " ")
-	if command == "" {
-		command = "(its own command)"
-	}
-	t.printf("%s\n", t.paint(bold, cut(fmt.Sprintf("Where the boot of %s goes: %s", d.Image.Ref, clean(command)), t.style.Width)))
+	t.printf("%s\n", t.paint(bold, cut(headline(d), t.style.Width)))
 	if l := d.Host.Lab; l != nil {
-		clock := "Times are an emulated CPU's."
-		if l.Deterministic {
-			clock = "Its clock counts instructions, 2 ns each."
-		}
-		t.paragraph("", fmt.Sprintf("In the lab, an emulated machine: %s. %s", strings.TrimSuffix(l.Why, "."), clock))
+		t.paragraph("", fmt.Sprintf("Not on this host: %s.", strings.TrimSuffix(l.Why, ".")))
 	}
-	t.paragraph("", fmt.Sprintf("Host: %s, %d CPUs, Linux %s", d.Host.CPU, d.Host.CPUs, d.Host.Kernel))
+	t.paragraph("", hostLine(d))
 }
+
+// headline says what was booted.
+func headline(d *Document) string {
+	what := d.Image.Ref
+	if len(d.Command) > 0 {
+		what += " " + strings.Join(d.Command, " ")
+	}
+	return "Where the start of a microVM goes: " + clean(what)
+}
+
+// hostLine says where, and what its clock is.
+func hostLine(d *Document) string {
+	h := fmt.Sprintf("%s, %d CPUs, Linux %s", clean(d.Host.CPU), d.Host.CPUs, clean(d.Host.Kernel))
+	switch l := d.Host.Lab; {
+	case l == nil:
+		return "Host: " + h + "."
+	case l.Deterministic:
+		return "Host: the lab, " + h + "; its clock counts instructions, 2 ns each."
+	}
+	return "Host: the lab, " + h + "; times are an emulated CPU's."
+}
+
+func endName(d *Document) string {
+	if d.End == workload.PhaseFirstByte.String() {
+		return "the command's first byte"
+	}
+	return "the command's end"
+}
+
+// adviceTime is the figure, marked where it is the guest's.
+func adviceTime(a Advice) string {
+	if a.Clock == GuestClock {
+		return "~" + took(a.Ns)
+	}
+	return took(a.Ns)
+}
+
+func adviceText(a Advice) string { return fmt.Sprintf("%s (%s.)", a.Text, a.Figure) }
 
 // clean is text from outside on one line.
 func clean(s string) string {
@@ -188,7 +210,7 @@ func (d *Document) boot(kind string) *Boot {
 
 // waterfall draws the spans.
 func (t *text) waterfall() {
-	t.title(fmt.Sprintf("The observed boot, %s to %s", took(t.doc.TotalNs), map[bool]string{true: "the first byte", false: "the command's end"}[t.doc.End == "first_byte"]))
+	t.title(fmt.Sprintf("The observed boot, %s to %s", took(t.doc.TotalNs), endName(t.doc)))
 	const columns = 10 + 10 + 7 + 8 + 1
 	name := min(44, (t.style.Width-columns)*3/5)
 	bar := t.style.Width - columns - name - 1
@@ -286,11 +308,7 @@ func (t *text) advice() {
 		t.paragraph("", "Nothing takes 1% of the boot and is known to be avoidable.")
 	}
 	for _, a := range t.doc.Advice {
-		guest := ""
-		if a.Clock == GuestClock {
-			guest = "~"
-		}
-		t.paragraph(fmt.Sprintf("%10s  ", guest+took(a.Ns)), fmt.Sprintf("%s (%s.)", a.Text, a.Figure))
+		t.paragraph(fmt.Sprintf("%10s  ", adviceTime(a)), adviceText(a))
 	}
 	if len(t.doc.Advice) > 0 {
 		t.paragraph("", "These are times of the observed boot; they may overlap, and doing without one may make another longer.")
