@@ -1,7 +1,6 @@
 package bootreport
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"syscall"
@@ -39,37 +38,35 @@ func (m *made) boot() Boot {
 	return b
 }
 
-// build puts the document together.
-func build(doc *Document, boots []made, trace io.Reader, log []byte, clearNs int64) error {
-	var observed *made
-	for i := range boots {
-		doc.Boots = append(doc.Boots, boots[i].boot())
-		if boots[i].kind == Observed {
-			observed = &boots[i]
-		}
-	}
-	w := &waterfall{begin: observed.p.Begin, steps: observed.p.Report.Steps, log: klog.Parse(log)}
-	for i := range doc.Boots {
-		if doc.Boots[i].Kind == Observed {
-			w.at = doc.Boots[i].PhasesNs
-		}
-	}
+// observation is what the observed boot left, beside its Boot.
+type observation struct {
+	begin int64 // workload.Now at exec
+	steps []workload.Step
+	trace io.Reader
+	log   []byte
+	// clearNs is what clearing a MiB of memory takes on this host.
+	clearNs int64
+}
+
+// build completes a document that has its boots.
+func build(doc *Document, o observation) error {
+	w := &waterfall{begin: o.begin, steps: o.steps, log: klog.Parse(o.log), at: doc.boot(Observed).PhasesNs}
 	w.end = workload.PhaseFirstByte.String()
 	if _, ok := w.at[w.end]; !ok {
 		w.end = workload.PhaseExited.String()
 	}
 	if _, ok := w.at[w.end]; !ok {
-		return fmt.Errorf("the observed boot has no end (%s)", cmp.Or(observed.p.Failure(), observed.p.Report.Exit.String()))
+		return fmt.Errorf("the observed boot has no end (%s)", doc.boot(Observed).Ended)
 	}
 	doc.Schema, doc.End, doc.TotalNs, doc.ExecAt = Schema, w.end, w.at[w.end], w.begin
 	doc.Spans = w.spans()
 	doc.Kernel = w.summary()
 	var err error
-	if doc.Exits, err = countExits(trace, w.begin, w.begin+doc.TotalNs, doc.Spans); err != nil {
+	if doc.Exits, err = countExits(o.trace, w.begin, w.begin+doc.TotalNs, doc.Spans); err != nil {
 		return err
 	}
 	doc.Notes = notes(w, doc)
-	doc.Advice = (&facts{doc: doc, log: w.log, clearNs: clearNs}).advise()
+	doc.Advice = (&facts{doc: doc, log: w.log, clearNs: o.clearNs}).advise()
 	return nil
 }
 

@@ -118,6 +118,9 @@ type Kernel struct {
 	// and LogNs the part of it that the log covers, on the guest's.
 	SeenNs int64 `json:"seen_ns"`
 	LogNs  int64 `json:"log_ns"`
+	// BehindNs is how much the log's clock lost, by the kernel's own word, until the
+	// kernel trusted what it is made of.
+	BehindNs int64 `json:"behind_ns,omitempty"`
 	// Clock is the time from the agent's first step to its last, on both clocks.
 	Clock Clock `json:"clock"`
 	// InitcallsNs is what all initcalls before the agent took, by the kernel's own

@@ -88,7 +88,7 @@ func (w *waterfall) summary() Kernel {
 	out := Kernel{
 		Lines: len(w.log.Lines), Lost: w.log.Lost, Bad: w.log.Bad,
 		SeenNs: w.at["kernel_up"] - w.at["entered"],
-		Count:  len(k.calls), Gaps: k.gaps(),
+		Count:  len(k.calls), Gaps: k.gaps(), BehindNs: int64(w.log.Behind),
 		Initcalls: calls(w.log.Initcalls), Probes: calls(w.log.Probes),
 	}
 	for _, c := range k.calls {

@@ -42,7 +42,8 @@ func (o *Options) TracePath() string { return filepath.Join(o.Dir, traceName) }
 func Run(ctx context.Context, o Options) (*Document, error) {
 	logPath := filepath.Join(o.Dir, logName)
 	observe := []string{"--boot-log=" + logPath, "--trace=" + o.TracePath()}
-	var boots []made
+	doc := &Document{Host: o.Host, Image: o.Image, Command: o.Command}
+	var seen observation
 	plan := []struct {
 		kind  string
 		extra []string
@@ -55,10 +56,13 @@ func Run(ctx context.Context, o Options) (*Document, error) {
 		if err != nil {
 			return nil, err
 		}
-		boots = append(boots, *m)
+		doc.Boots = append(doc.Boots, m.boot())
+		if p.kind == Observed {
+			seen.begin, seen.steps = m.p.Begin, m.p.Report.Steps
+		}
 	}
-	log, err := os.ReadFile(logPath)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	var err error
+	if seen.log, err = os.ReadFile(logPath); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("read the guest's log: %w", err)
 	}
 	trace, err := os.Open(o.TracePath())
@@ -66,12 +70,11 @@ func Run(ctx context.Context, o Options) (*Document, error) {
 		return nil, fmt.Errorf("read the boot's trace: %w", err)
 	}
 	defer func() { _ = trace.Close() }()
-	doc := &Document{Host: o.Host, Image: o.Image, Command: o.Command}
-	var clearNs int64
-	if doc.FaultNs, clearNs, err = memoryCost(); err != nil {
+	seen.trace = trace
+	if doc.FaultNs, seen.clearNs, err = memoryCost(); err != nil {
 		return nil, err
 	}
-	return doc, build(doc, boots, trace, log, clearNs)
+	return doc, build(doc, seen)
 }
 
 // boot makes one boot.

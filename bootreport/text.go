@@ -154,15 +154,15 @@ func clean(s string) string {
 
 // boots is the table of the three boots.
 func (t *text) boots() {
-	t.title("Three boots, time from exec of duplex")
+	t.title("Three boots, time from exec of duplex, and what looking cost")
 	observed, again := t.doc.boot(Observed), t.doc.boot(Again)
-	t.printf("%-34s %10s %10s %10s  %s\n", "until", "first", "observed", "again", "looking cost")
+	t.printf("%-31s %9s %9s %9s %10s\n", "until", "first", "observed", "again", "looking")
 	row := func(name string, value func(*Boot) string, cost string) {
-		t.printf("%-34s", name)
+		line := fmt.Sprintf("%-31s", name)
 		for _, kind := range []string{First, Observed, Again} {
-			t.printf(" %10s", value(t.doc.boot(kind)))
+			line += fmt.Sprintf(" %9s", value(t.doc.boot(kind)))
 		}
-		t.printf("  %s\n", cost)
+		t.printf("%s\n", strings.TrimRight(line+cost, " "))
 	}
 	for p := workload.PhaseImage; p <= workload.PhaseExited; p++ {
 		name := p.String()
@@ -171,7 +171,7 @@ func (t *text) boots() {
 		}
 		cost := ""
 		if a, ok := again.PhasesNs[name]; ok {
-			cost = fmt.Sprintf("%12s", signed(observed.PhasesNs[name]-a))
+			cost = fmt.Sprintf(" %10s", signed(observed.PhasesNs[name]-a))
 		}
 		row(reached[name], func(b *Boot) string {
 			if ns, ok := b.PhasesNs[name]; ok {
@@ -262,18 +262,22 @@ func (t *text) kernel() {
 		return
 	}
 	t.title("The guest's kernel, by its own log")
-	t.paragraph("", fmt.Sprintf("Of %s that the host saw from the first entry to the agent, the log covers %s. Its clock counts from the kernel's start of it, and may stand still before the kernel has found one to trust. From the agent's first step to its last the host's clock counted %s and the guest's %s.",
-		took(k.SeenNs), took(k.LogNs), took(k.Clock.HostNs), took(k.Clock.GuestNs)))
+	behind := ""
+	if k.BehindNs > 0 {
+		behind = fmt.Sprintf(" and lost %s, the kernel says, until it trusted what it is made of", took(k.BehindNs))
+	}
+	t.paragraph("", fmt.Sprintf("Of %s that the host saw from the first entry to the agent, the log covers %s: its clock starts later%s. From the agent's first step to its last the host's clock counted %s and the guest's %s.",
+		took(k.SeenNs), took(k.LogNs), behind, took(k.Clock.HostNs), took(k.Clock.GuestNs)))
 	if k.Count == 0 {
 		return
 	}
-	t.printf("%d initcalls of the kernel took %s together; the costliest, those of modules too:\n", k.Count, took(k.InitcallsNs))
+	t.paragraph("", fmt.Sprintf("%d initcalls of the kernel took %s together. What its other threads do meanwhile counts for the initcall it falls into, and early on the clock moves in ticks. The costliest, those of modules too:", k.Count, took(k.InitcallsNs)))
 	for i, c := range k.Initcalls {
 		if i == kernelRows {
 			t.printf("%10s  and %d more\n", "", len(k.Initcalls)-kernelRows)
 			break
 		}
-		t.printf("%10s  %s\n", took(c.TookNs), cut(fmt.Sprintf("%-34s %s", c.Name, c.Owner), t.style.Width-12))
+		t.printf("%10s  %s\n", took(c.TookNs), cut(strings.TrimRight(fmt.Sprintf("%-34s %s", c.Name, c.Owner), " "), t.style.Width-12))
 	}
 }
 

@@ -45,6 +45,10 @@ type Log struct {
 	Lines     []Line
 	Initcalls []Call // in the order they ended
 	Probes    []Call
+	// Behind is how far the log's clock had fallen behind the clock that it is made
+	// of, by the kernel's own word, when the kernel declared that one stable
+	// (kernel/sched/clock.c); 0 for a kernel that trusted it from the start.
+	Behind time.Duration
 	// Lost records were overwritten before they were read; Bad lines are no records.
 	Lost, Bad int
 }
@@ -97,7 +101,21 @@ func (p *parser) record(line string) bool {
 	text = clean(text, maxText)
 	p.log.Lines = append(p.log.Lines, Line{p.last, text})
 	p.call(text)
+	if rest, ok := strings.CutPrefix(text, "sched_clock: Marking stable "); ok {
+		p.behind(rest)
+	}
 	return true
+}
+
+// behind reads "(GTOD, OFFSET)->(RAW, OFFSET)" in nanoseconds, of which the last is
+// what the log's clock now adds to the raw one.
+func (p *parser) behind(s string) {
+	_, last, _ := strings.Cut(strings.TrimSuffix(s, ")"), "->(")
+	_, offset, ok := strings.Cut(last, ", ")
+	n, err := strconv.ParseInt(offset, 10, 64)
+	if ok && err == nil && n < 0 && n > -int64(maxTime) {
+		p.log.Behind = time.Duration(-n)
+	}
 }
 
 // call takes what initcall_debug writes out of a line.

@@ -133,9 +133,8 @@ func (f *bootReportFlags) here(ctx context.Context, a *app, fs *pflag.FlagSet) (
 		return nil, fmt.Errorf("make a directory for the trace: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	own := []string{"json", "svg", "perfetto", "deterministic", "lab-why", "isolation", "vm"}
 	o := bootreport.Options{
-		Exe: exe, Flags: passOn(fs, func(name string) bool { return !slices.Contains(own, name) }),
+		Exe: exe, Flags: f.forRun(fs),
 		Image: compare.Image{Ref: fs.Arg(0), Digest: img.Digest}, Command: fs.Args()[1:],
 		Host: describeHost(f.labWhy, f.deterministic), Dir: dir,
 	}
@@ -151,6 +150,13 @@ func (f *bootReportFlags) here(ctx context.Context, a *app, fs *pflag.FlagSet) (
 		return nil, &workload.Error{Op: "--perfetto " + f.perfetto, Err: err}
 	}
 	return doc, nil
+}
+
+// forRun returns the flags that every boot gets: those given that are not the
+// report's own.
+func (f *bootReportFlags) forRun(fs *pflag.FlagSet) []string {
+	own := []string{"json", "svg", "perfetto", "deterministic", "lab-why", "isolation", "vm"}
+	return passOn(fs, func(name string) bool { return !slices.Contains(own, name) })
 }
 
 // inLab makes the same report in the lab and reads the document it prints.
