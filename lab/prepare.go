@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/duplex-run/duplex/image"
 	"github.com/duplex-run/duplex/initramfs"
@@ -102,7 +101,6 @@ func (j *job) load(ctx context.Context, o Options) error {
 			TTY: o.TTY, Size: o.Size, Interactive: o.Interactive,
 		},
 		Root:   rootSerial,
-		TimeNs: time.Now().UnixNano(),
 		Lab:    &agentproto.Lab{Packs: packs, Return: list.back, Skip: j.receiver.skip},
 	}
 	return nil
