@@ -100,8 +100,8 @@ func (j *job) load(ctx context.Context, o Options) error {
 			ID: "lab", Hostname: "lab", Argv: o.Argv, Env: o.environ(list.path), Cwd: o.Cwd,
 			TTY: o.TTY, Size: o.Size, Interactive: o.Interactive,
 		},
-		Root:   rootSerial,
-		Lab:    &agentproto.Lab{Packs: packs, Return: list.back, Skip: j.receiver.skip},
+		Root: rootSerial,
+		Lab:  &agentproto.Lab{Packs: packs, Return: list.back, Skip: j.receiver.skip},
 	}
 	return nil
 }
