@@ -89,10 +89,12 @@ func TestRulesThatDoNotApply(t *testing.T) {
 		"the memory is not cleared": func(f *facts) {
 			f.doc.Boots[1].Memory["guest_rss"], f.log.Lines[0].Text = 20<<20, "mem auto-init: stack:all(zero), heap alloc:off, heap free:off"
 		},
-		"no initramfs":          func(f *facts) { f.log.Lines[2].At, f.doc.Boots[1].Bytes["initrd"] = 50*ms, 0 },
-		"unpacking has no end":  func(f *facts) { f.log.Lines = f.log.Lines[:2] },
-		"a module's initcall":   func(f *facts) { f.doc.Kernel.Initcalls[0] = Call{Owner: "module a", TookNs: 30 * ms} },
-		"slow, not from a disk": func(f *facts) { f.doc.Boots[0] = Boot{Kind: First, PhasesNs: map[string]int64{"first_byte": 1500 * ms}} },
+		"no initramfs":         func(f *facts) { f.log.Lines[2].At, f.doc.Boots[1].Bytes["initrd"] = 50*ms, 0 },
+		"unpacking has no end": func(f *facts) { f.log.Lines = f.log.Lines[:2] },
+		"a module's initcall":  func(f *facts) { f.doc.Kernel.Initcalls[0] = Call{Owner: "module a", TookNs: 30 * ms} },
+		"slow, not from a disk": func(f *facts) {
+			f.doc.Boots[0] = Boot{Kind: First, PhasesNs: map[string]int64{"first_byte": 1500 * ms}}
+		},
 		"a clock of instructions": func(f *facts) {
 			f.doc.Boots[0].PhasesNs["first_byte"], f.doc.Host.Lab = 1500*ms, &compare.Lab{Deterministic: true}
 		},

@@ -28,7 +28,7 @@ var parts = []part{
 	{"inet_init", "IPv4", ""},
 	{"net_", "network core", ""},
 	{"sock_init", "network core", ""},
-	{"cubictcp", "TCP congestion control, and the kernel's BTF, which the first of these reads", "CONFIG_DEBUG_INFO_BTF"},
+	{"cubictcp", "the kernel's BTF, which TCP's congestion control is the first to read", "CONFIG_DEBUG_INFO_BTF"},
 	{"init_blk_tracer", "tracing: block I/O", "CONFIG_BLK_DEV_IO_TRACE"},
 	{"tcp_", "TCP", ""},
 	{"xfrm", "IPsec", "CONFIG_XFRM"},

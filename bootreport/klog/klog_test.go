@@ -17,7 +17,7 @@ func TestParse(t *testing.T) {
 		want Log
 	}{
 		"nothing": {"", Log{}},
-		"a line": {"6,0,12,-;Linux version 6.1\n", Log{Lines: []Line{{12 * us, "Linux version 6.1"}}}},
+		"a line":  {"6,0,12,-;Linux version 6.1\n", Log{Lines: []Line{{12 * us, "Linux version 6.1"}}}},
 		"more fields, and lines of the record": {
 			"6,0,7,-,caller=T1;virtio_blk virtio0: [vda]\n SUBSYSTEM=virtio\n DEVICE=+virtio:virtio0\n",
 			Log{Lines: []Line{{7 * us, "virtio_blk virtio0: [vda]"}}},
