@@ -11,7 +11,7 @@ import (
 type Record struct {
 	// Case is a Case's name; "" for what Text says of the whole.
 	Case string `json:"case,omitempty"`
-	Run  int    `json:"run"` // from 0
+	Run  int    `json:"run"` // from 0; -1 is the warm-up, which no table has
 	// Ns are the times of steps since the start of the process, in nanoseconds of
 	// the lab's clock.
 	Ns map[string]int64 `json:"ns,omitempty"`
@@ -68,7 +68,7 @@ func ReadRecords(r io.Reader) ([]Record, error) {
 func Times(records []Record, c Case, step string) []float64 {
 	var list []float64
 	for _, r := range records {
-		if ns, ok := r.Ns[step]; ok && r.Case == c.Name() {
+		if ns, ok := r.Ns[step]; ok && r.Case == c.Name() && r.Run >= 0 {
 			list = append(list, float64(ns))
 		}
 	}

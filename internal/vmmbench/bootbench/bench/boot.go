@@ -57,8 +57,13 @@ func (d *driver) bootSerial(ctx context.Context, cmd *exec.Cmd, c bootbench.Case
 		return nil, err
 	}
 	ns, err := follow(bufio.NewReader(out), c, began)
+	if c.What == bootbench.Image || err != nil { // the command was the guest's init: its end is a panic
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return ns, err
+	}
 	_, _ = io.Copy(io.Discard, out) // until the machine is off
-	return ns, errors.Join(err, cmd.Wait())
+	return ns, cmd.Wait()
 }
 
 // follow reads what a guest writes, and when.

@@ -90,9 +90,6 @@ func driverMain(args []string) error {
 			if err != nil {
 				return fmt.Errorf("%s, run %d: %w", c.Name(), run+1, err)
 			}
-			if run < 0 {
-				continue
-			}
 			if err := d.out.Encode(bootbench.Record{Case: c.Name(), Run: run, Ns: ns}); err != nil {
 				return err
 			}
