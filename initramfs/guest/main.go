@@ -11,6 +11,7 @@ import (
 
 func main() {
 	mark(agentproto.MarkKernelUp)
+	openReport()
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "duplex-agent: only useful as PID 1 of a duplex machine")
 		os.Exit(125)
@@ -26,12 +27,14 @@ func main() {
 // machine brings the machine up, runs one workload and returns when the host
 // has what it needs.
 func machine() error {
+	step("mount /dev, /proc and /sys")
 	if err := mountKernelFS(); err != nil {
 		return err
 	}
 	if err := loadModules(modulesDir); err != nil {
 		return err
 	}
+	step("connect to the host")
 	line, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return err
@@ -63,6 +66,7 @@ func greet(transport string, restored bool) (*host, links, *agentproto.Message, 
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	step("learn what to run")
 	h := &host{control: l[agentproto.Control], gone: make(chan struct{})}
 	hello := &agentproto.Message{Type: agentproto.Hello, Version: agentproto.Version, Restored: restored}
 	if err := h.send(hello); err != nil {

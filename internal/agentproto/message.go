@@ -27,6 +27,7 @@ const (
 	Failed   Type = "failed"   // agent: Step, Error
 	Exited   Type = "exit"     // agent: Exit
 	Returned Type = "returned" // agent: Bytes of the tar stream, Error
+	Log      Type = "log"      // agent: Text, a part of the kernel's log; see ReportKey
 
 	Prepare  Type = "prepare"   // host: Preparation
 	Run      Type = "start"     // host: Start
@@ -49,6 +50,7 @@ type Message struct {
 	Error    string            `json:"error,omitempty"`
 	Bytes    uint64            `json:"bytes,omitempty"`
 	Stream   string            `json:"stream,omitempty"`
+	Text     string            `json:"text,omitempty"`
 	Signal   int               `json:"signal,omitempty"`
 	Size     *workload.WinSize `json:"size,omitempty"`
 	Exit     *Exit             `json:"exit,omitempty"`
@@ -227,6 +229,8 @@ func (m *Message) fromGuest() error {
 			m.Exit.Signal >= 0 && m.Exit.Signal <= maxSignal
 	case Returned, Pulse, Prepared:
 		ok = true
+	case Log:
+		ok = m.Text != ""
 	default:
 		return fmt.Errorf("unexpected message %q from the guest", m.Type)
 	}
@@ -292,6 +296,9 @@ const (
 	MarkKernelUp = 1
 	MarkWorkload = 2
 	MarkResumed  = 3 // the agent has seen that the machine was restored
+	// MarkStep comes right after a line of the kernel's log that begins with
+	// StepPrefix; see ReportKey.
+	MarkStep = 4
 )
 
 // Words of the kernel command line that the agent reads.
@@ -299,4 +306,11 @@ const (
 	TransportKey    = "duplex.transport"
 	TransportVsock  = "vsock"
 	TransportSerial = "serial"
+	// ReportKey=1 asks the agent where the boot goes: it names each of its steps in
+	// the kernel's log and marks it, so that both clocks see it, and sends that log
+	// when the workload has ended. Without a dot, or the kernel would take it for a
+	// module's parameter and not pass it on to init's environment.
+	ReportKey = "duplex_report"
+	// StepPrefix begins the line of a step in the kernel's log.
+	StepPrefix = "duplex: step "
 )
