@@ -23,7 +23,7 @@ type facts struct {
 // rules are tried one by one. Each says what its figure was computed from, and
 // nothing when there is nothing to gain.
 var rules = []func(*facts) []Advice{
-	loading, unpacking, modules, initcalls, gaps, serialPort, devices, pageFaults, clearing, coldCache, waiting,
+	loading, unpacking, modules, initcalls, gaps, serialPort, devices, pageFaults, clearing, coldCache, waiting, idle,
 }
 
 const (
@@ -267,6 +267,19 @@ func waiting(f *facts) []Advice {
 		}
 	}
 	return nil
+}
+
+// idle: the guest has nothing to do but wait.
+func idle(f *facts) []Advice {
+	var out []Advice
+	for _, s := range f.doc.Spans {
+		if s.Depth > 0 || s.Group != GroupKernel && s.Group != GroupAgent || s.KVM == nil || !f.worth(s.KVM.IdleNs) {
+			continue
+		}
+		out = append(out, one("idle", s.KVM.IdleNs, fmt.Sprintf("The guest waits for a timer, a device or the host while its %s is at work; what it waits for could come sooner, or not be waited for.",
+			strings.TrimPrefix(s.Name, "guest ")), fmt.Sprintf("%d halts of the guest's CPUs, and how long KVM waited in them", s.KVM.Halts))...)
+	}
+	return out
 }
 
 // took is a time as text, without false precision.

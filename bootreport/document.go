@@ -92,6 +92,9 @@ type Span struct {
 	ExitNs uint64 `json:"exit_ns,omitempty"`
 	// Faults are the monitor's, guest memory included; nil where they are not known.
 	Faults *workload.Faults `json:"faults,omitempty"`
+	// KVM is what KVM counted, those exits included that did not reach the monitor;
+	// nil where it is not known.
+	KVM *workload.KVM `json:"kvm,omitempty"`
 }
 
 // Took is the span's length in nanoseconds.

@@ -148,7 +148,13 @@ func (v *VM) createCPU(id int, leaves []kvm.CPUIDEntry) error {
 	if err != nil {
 		return fmt.Errorf("vCPU %d: %w", id, err)
 	}
-	v.cpus = append(v.cpus, &vcpu{vm: v, id: id, kvm: k, trace: v.cfg.Trace.Buffer(id)})
+	c := &vcpu{vm: v, id: id, kvm: k, trace: v.cfg.Trace.Buffer(id)}
+	v.cpus = append(v.cpus, c)
+	if v.cfg.Count {
+		if c.counters, err = k.Counters(); err != nil {
+			c.counters = nil // before Linux 5.14
+		}
+	}
 	if err := k.SetCPUID(guestCPUID(leaves, id, v.cfg.CPUs)); err != nil {
 		return fmt.Errorf("vCPU %d: %w", id, err)
 	}
@@ -207,6 +213,9 @@ func (v *VM) Close() error {
 			errs = errors.Join(errs, v.irq.close())
 		}
 		for _, c := range v.cpus {
+			if c.counters != nil {
+				errs = errors.Join(errs, c.counters.Close())
+			}
 			errs = errors.Join(errs, c.kvm.Close())
 		}
 		if v.vm != nil {

@@ -12,6 +12,18 @@ type Step struct {
 	// Process is who says so: ProcessDuplex or ProcessMonitor.
 	Process string `json:"process,omitempty"`
 	Faults
+	KVM
+}
+
+// KVM is what KVM has counted of a microVM's vCPUs since they were made; all zero
+// where it cannot tell.
+type KVM struct {
+	// Exits are all of the processor's, those that KVM handles by itself included.
+	Exits int64 `json:"kvm_exits,omitempty"`
+	// Halts are exits because the guest had nothing to do, and IdleNs how long it
+	// then waited.
+	Halts  int64 `json:"halts,omitempty"`
+	IdleNs int64 `json:"idle_ns,omitempty"`
 }
 
 // The processes of a run that stamp steps.

@@ -22,6 +22,7 @@ const (
 	reqSetSregs            = 0x4138ae84
 	reqSetMSRs             = 0x4008ae89
 	reqSetCPUID2           = 0x4008ae90
+	reqGetStatsFD          = 0xaece
 )
 
 // APIVersion is the only version of the API there is: KVM_GET_API_VERSION has
