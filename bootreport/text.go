@@ -286,7 +286,16 @@ func (t *text) kernel() {
 }
 
 func (t *text) exits() {
-	t.title("Exits to the monitor until then, by device")
+	if k := t.doc.KVM; k.Exits > 0 {
+		t.title("Exits until the command was executed, by KVM's count")
+		cost := ""
+		if t.doc.ExitNs > 0 {
+			cost = fmt.Sprintf(" One that KVM handles by itself takes %s here.", took(t.doc.ExitNs))
+		}
+		t.paragraph("", fmt.Sprintf("%d in all: %d because guest memory was not mapped yet, %d for interrupts of the host, %d halts, in which the guest was idle for %s. KVM carried out %d instructions in place of the processor.%s",
+			k.Exits, k.MemoryFaults, k.Interrupts, k.Halts, took(k.IdleNs), k.Emulated, cost))
+	}
+	t.title("Exits to the monitor until the end, by device")
 	t.printf("%8s %12s %12s\n", "exits", "handled in", "each")
 	for _, e := range t.doc.Exits {
 		t.printf("%8d %12s %12s  %s\n", e.Exits, took(int64(e.HostNs)), took(int64(e.HostNs/max(e.Exits, 1))), e.Device)

@@ -158,12 +158,6 @@ type sample struct {
 	workload.KVM
 }
 
-// less says whether a count of s is less than before, which cannot be true.
-func (s *sample) less(before *sample) bool {
-	return s.Minor < before.Minor || s.Major < before.Major ||
-		s.Exits < before.Exits || s.Halts < before.Halts || s.IdleNs < before.IdleNs
-}
-
 // costs gives the spans between two samples their difference. Before the monitor
 // and its machine there was nothing to count.
 func (w *waterfall) costs() {
@@ -193,12 +187,12 @@ func (w *waterfall) costs() {
 			continue
 		}
 		from, to := at(s.StartNs), at(s.EndNs)
-		if from == nil || to == nil || to.less(from) {
-			continue
+		if from == nil || to == nil || to.Minor < from.Minor || to.Major < from.Major {
+			continue // nothing counts backward: that monitor is not to be believed
 		}
 		s.Faults = &workload.Faults{Minor: to.Minor - from.Minor, Major: to.Major - from.Major}
-		if hasKVM && s.Group != GroupHost {
-			s.KVM = &workload.KVM{Exits: to.Exits - from.Exits, Halts: to.Halts - from.Halts, IdleNs: to.IdleNs - from.IdleNs}
+		if k, ok := to.KVM.Sub(from.KVM); ok && hasKVM && s.Group != GroupHost {
+			s.KVM = &k
 		}
 	}
 }

@@ -198,7 +198,8 @@ func (o *BootOptions) step(name string, ns int64) {
 		n := <-done
 		st.KVM = workload.KVM{
 			Exits: int64(n["exits"]), Halts: int64(n["halt_exits"]),
-			IdleNs: int64(n["halt_wait_ns"] + n["halt_poll_success_ns"] + n["halt_poll_fail_ns"]),
+			IdleNs:       int64(n["halt_wait_ns"] + n["halt_poll_success_ns"] + n["halt_poll_fail_ns"]),
+			MemoryFaults: int64(n["pf_fixed"]), Interrupts: int64(n["irq_exits"]), Emulated: int64(n["insn_emulation"]),
 		}
 	}
 	o.onStep(st)

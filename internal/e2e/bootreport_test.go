@@ -39,6 +39,9 @@ func TestBootReport(t *testing.T) {
 	if c := k.Clock; c.GuestNs <= 0 || c.HostNs < c.GuestNs/2 || c.HostNs > 2*c.GuestNs {
 		t.Errorf("from the agent's first step to its last: host %d ns, guest %d ns", c.HostNs, c.GuestNs)
 	}
+	if k := doc.KVM; k.Exits < 1000 || k.MemoryFaults == 0 || doc.ExitNs <= 0 || doc.FaultNs <= 0 {
+		t.Errorf("KVM counted %+v; an exit takes %d ns, a page fault %d ns", k, doc.ExitNs, doc.FaultNs)
+	}
 	b := doc.Boots[1]
 	if b.Bytes["kernel"] < 1<<20 || b.Bytes["initrd"] < 1<<20 || b.Bytes["disk_read"] == 0 || b.Memory["guest_rss"] < 1<<20 || b.Minor == 0 {
 		t.Errorf("bytes %v, memory %v, %d page faults", b.Bytes, b.Memory, b.Minor)
