@@ -11,15 +11,16 @@ import (
 )
 
 // A report of a workload that would not end by itself: every part of the boot is
-// there, in order, and the two clocks agree where both saw the same.
+// there, in order, and the two clocks agree where both saw the same. Where the
+// boots happen in the lab, the files come back from there.
 func TestBootReport(t *testing.T) {
-	if !inLab() {
-		return // TestInLab runs it where a microVM boots
+	if inLab() {
+		return // the host's part of the report is tested, too
 	}
 	dir := t.TempDir()
 	svg, perfetto := filepath.Join(dir, "r.svg"), filepath.Join(dir, "r.json")
-	r := duplex(t, nil, "boot-report", "--lab=never", "--json", "--svg="+svg, "--perfetto="+perfetto, image, "/helper", "sleep")
-	if r.status != 0 || r.stderr != "" {
+	r := duplex(t, nil, "boot-report", "--json", "--svg="+svg, "--perfetto="+perfetto, image, "/helper", "sleep")
+	if r.status != 0 || strings.Count(r.stderr, "\n") > 1 {
 		t.Fatalf("status %d, stderr %q", r.status, r.stderr)
 	}
 	doc := new(bootreport.Document)
