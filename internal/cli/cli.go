@@ -48,6 +48,7 @@ func commands() []command {
 		imageCommand,
 		kernelCommand,
 		labCommand,
+		ociCommand,
 		versionCommand,
 	}
 }

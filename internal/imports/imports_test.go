@@ -16,7 +16,7 @@ var layers = [][]string{
 	{"cmd", "internal/e2e", "internal/vmmbench"},
 	{"internal/cli"},
 	{"compare"},
-	{"lab"},
+	{"lab", "oci"},
 	{"microvm", "container"},
 	{"initramfs", "network"},
 	{"kernel", "image", "vmm"},
