@@ -251,6 +251,44 @@ func (ch *child) close() {
 	_ = ch.process.Release()
 }
 
+// callbacks answer what a child asks for on its way.
+type callbacks struct {
+	terminal, notify func(*os.File) error
+	hooks            func() error
+}
+
+// await follows the child until it is ready: waiting for start, or, of exec,
+// about to execute.
+func (ch *child) await(on callbacks) error {
+	for {
+		m, err := ch.conn.Receive()
+		if err != nil {
+			return ch.blame(err)
+		}
+		switch m.Kind {
+		case handshake.KindReady:
+			return nil
+		case handshake.KindFailed:
+			return failure(m)
+		case handshake.KindHooks:
+			if err = on.hooks(); err == nil {
+				if err := ch.conn.Send(handshake.Message{Kind: handshake.KindGo}); err != nil {
+					return ch.blame(err)
+				}
+			}
+		case handshake.KindTerminal:
+			err = on.terminal(m.File)
+		case handshake.KindNotify:
+			err = on.notify(m.File)
+		default:
+			err = fmt.Errorf("handshake: unexpected %q", m.Kind)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
 // blame explains the end of a handshake: by the child's last word, or its end.
 func (ch *child) blame(err error) error {
 	_ = ch.conn.F.SetReadDeadline(time.Now().Add(time.Second))

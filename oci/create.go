@@ -58,7 +58,10 @@ func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 	if o.NoNewKeyring {
 		p.Keyring = handshake.NoKeyring
 	}
-	grantable(p.Process, o.Warn)
+	for _, w := range warnings(spec) {
+		o.warn(w)
+	}
+	grantable(p.Process, o.warn)
 	c, err := reserve(ctx, o.Root, o.ID)
 	if err != nil {
 		return nil, err
@@ -94,7 +97,7 @@ func grantable(p *handshake.Process, warn func(string)) {
 		}
 	}
 	wanted := p.Bounding | p.Effective | p.Permitted | p.Inheritable | p.Ambient
-	if missing := wanted &^ have; missing != 0 && warn != nil {
+	if missing := wanted &^ have; missing != 0 {
 		warn(fmt.Sprintf("capabilities %v cannot be granted: duplex itself does not have them", capNames(missing)))
 	}
 	for _, set := range []*uint64{&p.Bounding, &p.Effective, &p.Permitted, &p.Inheritable, &p.Ambient} {
@@ -228,6 +231,9 @@ func (c *Container) create(ctx context.Context, o CreateOptions, p *handshake.Pl
 	if err := c.Cgroups.Apply(l.Resources); err != nil {
 		return err
 	}
+	if err := c.Cgroups.Devices(deviceRules(l.Resources)); err != nil {
+		return err
+	}
 	for _, d := range c.Cgroups.Dirs {
 		if d.Name == "" {
 			p.Files.V2 = d.Path
@@ -258,6 +264,13 @@ func (c *Container) create(ctx context.Context, o CreateOptions, p *handshake.Pl
 	return c.save()
 }
 
+func deviceRules(r *specs.LinuxResources) []specs.LinuxDeviceCgroup {
+	if r == nil {
+		return nil
+	}
+	return r.Devices
+}
+
 // follow takes the process from its start to where it waits for start.
 func (c *Container) follow(ctx context.Context, o CreateOptions, p *handshake.Plan, child *child) error {
 	var err error
@@ -278,34 +291,11 @@ func (c *Container) follow(ctx context.Context, o CreateOptions, p *handshake.Pl
 	if err := child.conn.Send(handshake.Message{Kind: handshake.KindPlan, Plan: p}); err != nil {
 		return child.blame(err)
 	}
-	for {
-		m, err := child.conn.Receive()
-		if err != nil {
-			return child.blame(err)
-		}
-		switch m.Kind {
-		case handshake.KindReady:
-			return nil
-		case handshake.KindFailed:
-			return failure(m)
-		case handshake.KindHooks:
-			if err := c.createHooks(ctx); err != nil {
-				return err
-			}
-			if err := child.conn.Send(handshake.Message{Kind: handshake.KindGo}); err != nil {
-				return child.blame(err)
-			}
-		case handshake.KindTerminal:
-			err = o.passTerminal(m.File)
-		case handshake.KindNotify:
-			err = c.passListener(m.File, child.pid)
-		default:
-			err = fmt.Errorf("handshake: unexpected %q", m.Kind)
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return child.await(callbacks{
+		terminal: o.passTerminal,
+		notify:   func(f *os.File) error { return c.passListener(f, child.pid) },
+		hooks:    func() error { return c.createHooks(ctx) },
+	})
 }
 
 // failure is the error of a failed message. A program that is not there, or

@@ -27,6 +27,7 @@ func (c *Container) Start(ctx context.Context) error {
 		return fmt.Errorf("cannot start a container in the %s state", s)
 	}
 	if c.Spec.Process == nil {
+		c.killInit()
 		return errors.New("the bundle's config.json has no process to start")
 	}
 	if err := c.release(ctx); err != nil {

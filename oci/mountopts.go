@@ -123,7 +123,7 @@ func mountOption(out *handshake.Mount, o string, bind bool) error {
 		return err
 	}
 	if hasValue {
-		return dataOption(out, key, value, bind)
+		return dataOption(out, key, value)
 	}
 	if p, ok := propagationOptions[o]; ok {
 		out.Propagation = append(out.Propagation, p)
@@ -167,14 +167,12 @@ func mountOption(out *handshake.Mount, o string, bind bool) error {
 	} else if ok && !set {
 		return nil
 	}
-	return dataOption(out, o, "", bind)
+	return dataOption(out, o, "")
 }
 
-// dataOption passes an option to the file system.
-func dataOption(out *handshake.Mount, key, value string, bind bool) error {
-	if bind {
-		return unsupported("option "+key, "a bind mount has no file system to tell it to")
-	}
+// dataOption passes an option to the file system. A bind mount has none to pass
+// it to, see warnings.
+func dataOption(out *handshake.Mount, key, value string) error {
 	if key == "source" {
 		return fmt.Errorf("option source: that is a property of the mount")
 	}

@@ -25,16 +25,16 @@ var capabilities = []string{
 	"CAP_CHECKPOINT_RESTORE",
 }
 
-func capSet(names []string) (uint64, error) {
+// capSet leaves out names that are not known: the specification asks for
+// a warning then, not for an error (config.md, "capabilities"); see warnings.
+func capSet(names []string) uint64 {
 	var set uint64
 	for _, name := range names {
-		i := slices.Index(capabilities, name)
-		if i < 0 {
-			return 0, fmt.Errorf("process.capabilities: %q is not known", name)
+		if i := slices.Index(capabilities, name); i >= 0 {
+			set |= 1 << i
 		}
-		set |= 1 << i
 	}
-	return set, nil
+	return set
 }
 
 // capNames is the reverse of capSet.
@@ -97,7 +97,8 @@ func processPlan(p *specs.Process, preserve int) (*handshake.Process, error) {
 	if p.OOMScoreAdj != nil && (*p.OOMScoreAdj < -1000 || *p.OOMScoreAdj > 1000) {
 		return nil, fmt.Errorf("process.oomScoreAdj: %d is not between -1000 and 1000", *p.OOMScoreAdj)
 	}
-	for _, add := range []func(*handshake.Process, *specs.Process) error{addCaps, addRlimits, addScheduling} {
+	addCaps(out, p)
+	for _, add := range []func(*handshake.Process, *specs.Process) error{addRlimits, addScheduling} {
 		if err := add(out, p); err != nil {
 			return nil, err
 		}
@@ -121,10 +122,10 @@ func lastOfEach(env []string) []string {
 	return out
 }
 
-func addCaps(out *handshake.Process, p *specs.Process) (err error) {
+func addCaps(out *handshake.Process, p *specs.Process) {
 	c := p.Capabilities
 	if c == nil {
-		return nil
+		return
 	}
 	for _, set := range []struct {
 		names []string
@@ -133,11 +134,8 @@ func addCaps(out *handshake.Process, p *specs.Process) (err error) {
 		{c.Bounding, &out.Bounding}, {c.Effective, &out.Effective}, {c.Permitted, &out.Permitted},
 		{c.Inheritable, &out.Inheritable}, {c.Ambient, &out.Ambient},
 	} {
-		if *set.to, err = capSet(set.names); err != nil {
-			return err
-		}
+		*set.to = capSet(set.names)
 	}
-	return nil
 }
 
 func addRlimits(out *handshake.Process, p *specs.Process) error {

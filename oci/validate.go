@@ -230,3 +230,27 @@ func checkSysctls(s *specs.Spec) error {
 	}
 	return nil
 }
+
+// warnings says what of spec has no effect, where the specification or the
+// kernel has it so.
+func warnings(s *specs.Spec) []string {
+	var out []string
+	for _, m := range s.Mounts {
+		p, err := mountPlan(m)
+		if err == nil && p.Type == "" && len(p.Data) > 0 {
+			out = append(out, fmt.Sprintf("mounts: options %v of %s mean nothing to a bind mount, and to mount(2)", p.Data, m.Destination))
+		}
+	}
+	if r := s.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Kernel != nil {
+		out = append(out, "linux.resources.memory.kernel has no effect: Linux 5.11 and newer have no such limit")
+	}
+	if p := s.Process; p != nil && p.Capabilities != nil {
+		c := p.Capabilities
+		for _, name := range slices.Concat(c.Bounding, c.Effective, c.Permitted, c.Inheritable, c.Ambient) {
+			if !slices.Contains(capabilities, name) {
+				out = append(out, fmt.Sprintf("process.capabilities: %q is not known", name))
+			}
+		}
+	}
+	return slices.Compact(out)
+}

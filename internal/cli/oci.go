@@ -39,6 +39,12 @@ func ociCommands() []ociSub {
 		{"kill", "CONTAINER [SIGNAL]", "Send a signal (TERM) to a container's first process", ociKill},
 		{"delete", "CONTAINER", "Remove a container that has stopped", ociDelete},
 		{"list", "", "List the containers", ociList},
+		{"ps", "CONTAINER [PS ARGUMENTS]", "List the processes of a container", ociPS},
+		{"exec", "CONTAINER PROGRAM [ARG...]", "Run another program in a running container", ociExec},
+		{"pause", "CONTAINER", "Stop the processes of a container", ociPause},
+		{"resume", "CONTAINER", "Let the processes of a paused container go on", ociResume},
+		{"features", "", "Print what this runtime knows as JSON", ociFeatures},
+		{"spec", "", "Write an example config.json", ociSpec},
 	}
 }
 
