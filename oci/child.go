@@ -32,9 +32,14 @@ type layout struct {
 
 // newLayout begins with the standard streams, or /dev/null for a process that
 // opens a terminal, then those the caller wants preserved.
-func newLayout(terminal bool, preserve int) (*layout, error) {
+func newLayout(terminal bool, stdio [3]*os.File, preserve int) (*layout, error) {
 	l := &layout{}
 	std := []*os.File{os.Stdin, os.Stdout, os.Stderr}
+	for i, f := range stdio {
+		if f != nil {
+			std[i] = f
+		}
+	}
 	if terminal {
 		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 		if err != nil {
@@ -107,7 +112,7 @@ func bare(err error) error {
 
 // startInit starts the container's first process, in its new namespaces.
 func (c *Container) startInit(o CreateOptions, p *handshake.Plan) (*child, error) {
-	l, err := newLayout(p.Process != nil && p.Process.Terminal, o.PreserveFDs)
+	l, err := newLayout(p.Process != nil && p.Process.Terminal, o.Stdio, o.PreserveFDs)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,9 @@ type CreateOptions struct {
 	PreserveFDs int
 	// NoNewKeyring keeps the caller's session keyring.
 	NoNewKeyring bool
+	// Stdio are the program's standard streams without a terminal; nil ones are
+	// the caller's own.
+	Stdio [3]*os.File
 	// Warn is told what does not stop the container.
 	Warn func(string)
 }

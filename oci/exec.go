@@ -25,6 +25,7 @@ type ExecOptions struct {
 	PreserveFDs   int
 	Detach        bool
 	IgnorePaused  bool
+	Stdio         [3]*os.File // as of CreateOptions
 	Signals       <-chan os.Signal
 	Warn          func(string)
 }
@@ -134,7 +135,7 @@ func (c *Container) execPlan(o ExecOptions) (*handshake.Plan, error) {
 
 // startExec starts a process in the container's namespaces and cgroups.
 func (c *Container) startExec(o ExecOptions, p *handshake.Plan) (*child, error) {
-	l, err := newLayout(o.Process.Terminal, o.PreserveFDs)
+	l, err := newLayout(o.Process.Terminal, o.Stdio, o.PreserveFDs)
 	if err != nil {
 		return nil, err
 	}
