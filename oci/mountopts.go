@@ -110,9 +110,7 @@ func mountPlan(m specs.Mount) (handshake.Mount, error) {
 		}
 	}
 	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
-		if len(m.UIDMappings) == 0 || len(m.GIDMappings) == 0 {
-			return out, fmt.Errorf("uidMappings and gidMappings need each other")
-		}
+		return out, unsupported("uidMappings and gidMappings", "duplex does not map the ids of mounts")
 	}
 	return out, nil
 }
@@ -150,8 +148,7 @@ func mountOption(out *handshake.Mount, o string, bind bool) error {
 		out.CopyUp = true
 		return nil
 	case "idmap", "ridmap":
-		out.IDMapRecursive = o == "ridmap"
-		return nil
+		return unsupported("option "+o, "duplex does not map the ids of mounts")
 	case "copy-symlink", "src-nofollow", "dest-nofollow":
 		if o == "src-nofollow" && bind {
 			out.NoFollow = true
@@ -202,7 +199,7 @@ func setAttr(set, unset *uint64, name string, attr uint64, clear bool) {
 
 // KnownMountOptions lists the options that do not go to the file system, sorted.
 func KnownMountOptions() []string {
-	out := []string{"bind", "rbind", "tmpcopyup", "idmap", "ridmap", "src-nofollow"}
+	out := []string{"bind", "rbind", "tmpcopyup", "src-nofollow"}
 	for o := range attrOptions {
 		out = append(out, o, "r"+o)
 	}

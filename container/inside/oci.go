@@ -208,9 +208,10 @@ func (o *oci) become() error {
 	if p == nil {
 		return errors.New("the bundle's config.json has no process")
 	}
-	if p.Notify {
-		// The filter is in force: nothing but execve from here.
-	} else if p.NoNewPrivs {
+	if err := setRlimits(p.Rlimits); err != nil {
+		return err
+	}
+	if p.NoNewPrivs && !p.Notify { // else it is in force already
 		if err := o.seccomp(); err != nil {
 			return &handshake.StepError{Step: "install the seccomp filter", Err: err}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,7 +31,7 @@ func (o *oci) processSteps() []ociStep {
 		{"find the program", o.find},
 		{"set the AppArmor profile", func() error { return setAppArmor(p.AppArmor) }},
 		{"set the scheduler", func() error { return setScheduler(p) }},
-		{"set the resource limits", func() error { return setRlimits(p.Rlimits) }},
+		{"raise the resource limits", func() error { return raiseRlimits(p.Rlimits) }},
 		{"set the personality", func() error { return setPersonality(p.Personality) }},
 		{"set no_new_privs", func() error { return noNewPrivs(p) }},
 		{"install the seccomp filter", o.earlySeccomp},
@@ -170,12 +171,41 @@ func setScheduler(p *handshake.Process) error {
 	return nil
 }
 
-// setRlimits sets the limits by Prlimit, which keeps Go's runtime from giving
-// the limit of open files its first value back at execve.
+// raiseRlimits raises hard limits, which takes a capability, and lowers none: a
+// small limit of memory or of processes would end this program before it becomes
+// the user's.
+func raiseRlimits(limits []handshake.Rlimit) error {
+	for _, l := range limits {
+		var now unix.Rlimit
+		if err := unix.Prlimit(0, l.Resource, nil, &now); err != nil {
+			return fmt.Errorf("read limit %d: %w", l.Resource, err)
+		}
+		if l.Hard <= now.Max {
+			continue
+		}
+		now.Max = l.Hard
+		if err := unix.Prlimit(0, l.Resource, &now, nil); err != nil {
+			return fmt.Errorf("raise limit %d to %d: %w", l.Resource, l.Hard, err)
+		}
+	}
+	return nil
+}
+
+// setRlimits sets the limits, right before execve or before a filter that may
+// forbid it. By Prlimit, which keeps Go's runtime from giving the limit of open
+// files its first value back at execve.
 func setRlimits(limits []handshake.Rlimit) error {
+	if len(limits) == 0 {
+		return nil
+	}
+	// What execve's arguments take should be there when no more can be had.
+	reserve := make([]byte, 1<<20)
+	clear(reserve)
+	runtime.KeepAlive(reserve)
+	runtime.GC()
 	for _, l := range limits {
 		if err := unix.Prlimit(0, l.Resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil); err != nil {
-			return fmt.Errorf("limit %d to %d, %d: %w", l.Resource, l.Soft, l.Hard, err)
+			return &handshake.StepError{Step: "set the resource limits", Err: fmt.Errorf("limit %d to %d, %d: %w", l.Resource, l.Soft, l.Hard, err)}
 		}
 	}
 	return nil
@@ -204,9 +234,13 @@ func noNewPrivs(p *handshake.Process) error {
 // pass the listener on is gone then.
 func (o *oci) earlySeccomp() error {
 	p := o.plan.Process
-	if p.NoNewPrivs && !p.Notify {
+	if p.NoNewPrivs && !p.Notify || len(p.Seccomp) == 0 {
 		return nil
 	}
+	if err := setRlimits(p.Rlimits); err != nil {
+		return err
+	}
+	p.Rlimits = nil
 	return o.seccomp()
 }
 
