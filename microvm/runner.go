@@ -42,6 +42,11 @@ type Runner struct {
 	Network *Network
 	// Trace is a file to write every exit to; "" for none. See package trace.
 	Trace string
+	// Log, if set, gets the guest kernel's log in parts, in the format of /dev/kmsg,
+	// once the workload has ended: with the kernel's initcalls and the agent's steps,
+	// which takes the guest some time. It is the guest's word, agentproto.MaxLog bytes
+	// at most.
+	Log func(string)
 	// NoJail runs the monitor in this process, unconfined: a guest that takes it
 	// over has everything that the caller has.
 	NoJail bool
@@ -92,14 +97,14 @@ const diskID = "rootfs"
 func (m *machine) start(spec workload.Spec) *agentproto.Start {
 	spec.Rootfs = workload.Rootfs{Digest: spec.Rootfs.Digest}
 	spec.Volumes = nil
-	return &agentproto.Start{Spec: spec, Root: diskID, TimeNs: time.Now().UnixNano(), Balloon: true, Shares: m.shares, Network: m.network}
+	return &agentproto.Start{Spec: spec, Root: diskID, Balloon: true, Shares: m.shares, Network: m.network}
 }
 
 func (r Runner) session(m *machine, spec workload.Spec, started time.Time, rec *workload.Recorder) *agentproto.Session {
 	s := &agentproto.Session{
 		Control: m.streams[agentproto.Control], Stdin: m.streams[agentproto.Stdin],
 		Stdout: m.streams[agentproto.Stdout], Stderr: m.streams[agentproto.Stderr],
-		Recorder: rec,
+		Recorder: rec, OnLog: r.Log,
 	}
 	if spec.Timeout > 0 {
 		s.Deadline = started.Add(spec.Timeout)

@@ -138,7 +138,9 @@ func TestLoadHostile(t *testing.T) {
 		"no such file":       func(string) error { return nil },
 		"longer than":        func(f string) error { return os.WriteFile(f, make([]byte, maxConfig+1), 0o600) },
 		"root.path":          func(f string) error { return os.WriteFile(f, []byte(minimal), 0o600) },
-		"the host's root":    func(f string) error { return os.WriteFile(f, []byte(strings.Replace(minimal, "rootfs", "/", 1)), 0o600) },
+		"the host's root": func(f string) error {
+			return os.WriteFile(f, []byte(strings.Replace(minimal, "rootfs", "/", 1)), 0o600)
+		},
 	} {
 		dir := t.TempDir()
 		must(t, prepare(filepath.Join(dir, "config.json")))

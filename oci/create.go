@@ -323,7 +323,8 @@ func (c *Container) createHooks(ctx context.Context) error {
 	}
 	// By then the environment is created (runtime.md, "Lifecycle", steps 2 to 5).
 	state := c.stateJSON(specs.StateCreated)
-	prestart := h.Prestart //nolint:staticcheck // deprecated, and still in bundles
+	//lint:ignore SA1019 deprecated, and still in bundles
+	prestart := h.Prestart
 	if err := hook.All(ctx, "prestart", hookPlan(prestart), state); err != nil {
 		return err
 	}

@@ -99,7 +99,8 @@ func TestHooks(t *testing.T) {
 	}
 	b.spec.Process.Args = []string{"/bin/work", "exit", "0"}
 	b.spec.Hooks = &specs.Hooks{
-		Prestart:        hook(host, log, "prestart"), //nolint:staticcheck // deprecated, and still in bundles
+		//lint:ignore SA1019 deprecated, and still in bundles
+		Prestart:        hook(host, log, "prestart"),
 		CreateRuntime:   hook(host, log, "createRuntime"),
 		CreateContainer: hook(host, log, "createContainer"), // before pivot_root: the host's paths
 		StartContainer:  hook("/bin/work", "/log", "startContainer"),

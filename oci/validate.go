@@ -158,7 +158,8 @@ func checkHooks(s *specs.Spec) error {
 	}
 	h := s.Hooks
 	for name, list := range map[string][]specs.Hook{
-		"prestart": h.Prestart, "createRuntime": h.CreateRuntime, "createContainer": h.CreateContainer, //nolint:staticcheck // still in bundles
+		//lint:ignore SA1019 deprecated, and still in bundles
+		"prestart": h.Prestart, "createRuntime": h.CreateRuntime, "createContainer": h.CreateContainer,
 		"startContainer": h.StartContainer, "poststart": h.Poststart, "poststop": h.Poststop,
 	} {
 		for i, hook := range list {
@@ -241,6 +242,7 @@ func warnings(s *specs.Spec) []string {
 			out = append(out, fmt.Sprintf("mounts: options %v of %s mean nothing to a bind mount, and to mount(2)", p.Data, m.Destination))
 		}
 	}
+	//lint:ignore SA1019 deprecated, and still in bundles
 	if r := s.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Kernel != nil {
 		out = append(out, "linux.resources.memory.kernel has no effect: Linux 5.11 and newer have no such limit")
 	}

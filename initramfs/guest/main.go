@@ -11,6 +11,7 @@ import (
 
 func main() {
 	mark(agentproto.MarkKernelUp)
+	openReport()
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "duplex-agent: only useful as PID 1 of a duplex machine")
 		os.Exit(125)
@@ -26,30 +27,54 @@ func main() {
 // machine brings the machine up, runs one workload and returns when the host
 // has what it needs.
 func machine() error {
+	step("mount /dev, /proc and /sys")
 	if err := mountKernelFS(); err != nil {
 		return err
 	}
 	if err := loadModules(modulesDir); err != nil {
 		return err
 	}
+	step("connect to the host")
 	line, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return err
 	}
-	links, err := connect(parameter(string(line), agentproto.TransportKey))
+	transport := parameter(string(line), agentproto.TransportKey)
+	h, links, m, err := greet(transport, false)
 	if err != nil {
 		return err
 	}
-	h := &host{control: links[agentproto.Control], gone: make(chan struct{})}
-	if err := h.send(&agentproto.Message{Type: agentproto.Hello, Version: agentproto.Version}); err != nil {
-		return err
-	}
-	m, err := agentproto.ReadFromHost(h.control)
-	if err != nil {
-		return fmt.Errorf("read start: %w", err)
+	var saved *stage
+	if m.Type == agentproto.Prepare {
+		if saved, err = untilRestored(h, m.Prepare); err != nil || saved == nil {
+			return err
+		}
+		links.close()
+		if h, links, m, err = greet(transport, true); err != nil {
+			return err
+		}
 	}
 	if m.Type != agentproto.Run {
 		return fmt.Errorf("expected start, got %s", m.Type)
 	}
-	return serve(h, links, m.Start)
+	return serve(h, links, m.Start, saved)
+}
+
+// greet opens the streams, says hello, and returns the host's first message.
+func greet(transport string, restored bool) (*host, links, *agentproto.Message, error) {
+	l, err := connect(transport)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	step("learn what to run")
+	h := &host{control: l[agentproto.Control], gone: make(chan struct{})}
+	hello := &agentproto.Message{Type: agentproto.Hello, Version: agentproto.Version, Restored: restored}
+	if err := h.send(hello); err != nil {
+		return nil, nil, nil, err
+	}
+	m, err := agentproto.ReadFromHost(h.control)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("read start: %w", err)
+	}
+	return h, l, m, nil
 }

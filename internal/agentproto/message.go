@@ -1,10 +1,13 @@
 package agentproto
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -18,12 +21,15 @@ type Type string
 
 // The types of messages, by who sends them.
 const (
-	Hello    Type = "hello"    // agent: Version
+	Hello    Type = "hello"    // agent: Version, Restored
+	Prepared Type = "prepared" // agent: the machine can be saved
 	Started  Type = "started"  // agent: PID
 	Failed   Type = "failed"   // agent: Step, Error
 	Exited   Type = "exit"     // agent: Exit
 	Returned Type = "returned" // agent: Bytes of the tar stream, Error
+	Log      Type = "log"      // agent: Text, a part of the kernel's log; see ReportKey
 
+	Prepare  Type = "prepare"   // host: Preparation
 	Run      Type = "start"     // host: Start
 	Signal   Type = "signal"    // host: Signal
 	Resize   Type = "resize"    // host: Size
@@ -35,17 +41,33 @@ const (
 
 // Message is one control message; which fields count depends on Type.
 type Message struct {
-	Type    Type              `json:"type"`
-	Version int               `json:"version,omitempty"`
-	PID     int               `json:"pid,omitempty"`
-	Step    string            `json:"step,omitempty"`
-	Error   string            `json:"error,omitempty"`
-	Bytes   uint64            `json:"bytes,omitempty"`
-	Stream  string            `json:"stream,omitempty"`
-	Signal  int               `json:"signal,omitempty"`
-	Size    *workload.WinSize `json:"size,omitempty"`
-	Exit    *Exit             `json:"exit,omitempty"`
-	Start   *Start            `json:"start,omitempty"`
+	Type    Type `json:"type"`
+	Version int  `json:"version,omitempty"`
+	// Restored says that the machine had been saved.
+	Restored bool              `json:"restored,omitempty"`
+	PID      int               `json:"pid,omitempty"`
+	Step     string            `json:"step,omitempty"`
+	Error    string            `json:"error,omitempty"`
+	Bytes    uint64            `json:"bytes,omitempty"`
+	Stream   string            `json:"stream,omitempty"`
+	Text     string            `json:"text,omitempty"`
+	Signal   int               `json:"signal,omitempty"`
+	Size     *workload.WinSize `json:"size,omitempty"`
+	Exit     *Exit             `json:"exit,omitempty"`
+	Start    *Start            `json:"start,omitempty"`
+	Prepare  *Preparation      `json:"prepare,omitempty"`
+}
+
+// Preparation is what a machine is prepared for before it is saved: everything
+// that does not depend on a run. Nothing in it may be secret, and nothing may come
+// of random numbers: all clones have it.
+type Preparation struct {
+	// Root is what Start.Root will be.
+	Root string `json:"root,omitempty"`
+	// Balloon, Shares and Network say that the machine has such devices.
+	Balloon bool `json:"balloon,omitempty"`
+	Shares  bool `json:"shares,omitempty"`
+	Network bool `json:"network,omitempty"`
 }
 
 // Exit is how the workload ended and how much it wrote.
@@ -62,8 +84,12 @@ type Start struct {
 	// Root is the read-only root file system: the serial number of a virtio-blk
 	// device or its name below /dev. Empty means the initramfs itself.
 	Root string `json:"root,omitempty"`
-	// TimeNs is the host's CLOCK_REALTIME in nanoseconds; 0 leaves the clock alone.
+	// TimeNs is the host's CLOCK_REALTIME in nanoseconds when the message is sent:
+	// Session sets it. 0 leaves the clock alone.
 	TimeNs int64 `json:"time_ns,omitempty"`
+	// Clone is what a machine that was restored from a snapshot must not share with
+	// others of the same snapshot; nil in a machine that has booted.
+	Clone *Clone `json:"clone,omitempty"`
 	// Network is the interface to set up; nil means loopback only.
 	Network *Network `json:"network,omitempty"`
 	// Balloon says that the machine has a memory balloon.
@@ -72,6 +98,39 @@ type Start struct {
 	Shares []Share `json:"shares,omitempty"`
 	// Lab asks for what only the lab has; nil in a microVM.
 	Lab *Lab `json:"lab,omitempty"`
+}
+
+// Clone makes a restored machine one of its own.
+type Clone struct {
+	// Entropy are random bytes of the host's, at least MinEntropy: the guest's
+	// random numbers are made from them, before anything else happens.
+	Entropy []byte `json:"entropy"`
+	// MachineID replaces the image's /etc/machine-id, if it has one: 32 lower-case
+	// hexadecimal digits (machine-id(5)).
+	MachineID string `json:"machine_id"`
+}
+
+// MinEntropy is how many random bytes a Clone has at least: the size of the key
+// of the guest's generator (Linux, drivers/char/random.c: ChaCha20, 32 bytes).
+const MinEntropy = 32
+
+// NewClone returns what one restored machine has for itself, made from the host's
+// random numbers.
+func NewClone() *Clone {
+	random := make([]byte, 2*MinEntropy+16)
+	_, _ = rand.Read(random) // never fails
+	id := random[2*MinEntropy:]
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80 // a version 4 UUID: machine-id(5)
+	return &Clone{Entropy: random[:2*MinEntropy], MachineID: hex.EncodeToString(id)}
+}
+
+// valid says whether the agent can use c.
+func (c *Clone) valid() bool {
+	if c == nil {
+		return true
+	}
+	id, err := hex.DecodeString(c.MachineID)
+	return err == nil && len(id) == 16 && strings.ToLower(c.MachineID) == c.MachineID && len(c.Entropy) >= MinEntropy
 }
 
 // Share is a virtio-fs device and the place it is mounted on.
@@ -168,8 +227,10 @@ func (m *Message) fromGuest() error {
 	case Exited:
 		ok = m.Exit != nil && m.Exit.Code >= 0 && m.Exit.Code <= 255 &&
 			m.Exit.Signal >= 0 && m.Exit.Signal <= maxSignal
-	case Returned, Pulse:
+	case Returned, Pulse, Prepared:
 		ok = true
+	case Log:
+		ok = m.Text != ""
 	default:
 		return fmt.Errorf("unexpected message %q from the guest", m.Type)
 	}
@@ -184,7 +245,9 @@ func (m *Message) fromHost() error {
 	ok := false
 	switch m.Type {
 	case Run:
-		ok = m.Start != nil && len(m.Start.Spec.Argv) > 0 && m.Start.Network.valid()
+		ok = m.Start != nil && len(m.Start.Spec.Argv) > 0 && m.Start.Network.valid() && m.Start.Clone.valid()
+	case Prepare:
+		ok = m.Prepare != nil
 	case Signal:
 		ok = m.Signal > 0 && m.Signal <= maxSignal
 	case Resize:
@@ -232,6 +295,10 @@ const (
 	MarksPort    = 0xd5
 	MarkKernelUp = 1
 	MarkWorkload = 2
+	MarkResumed  = 3 // the agent has seen that the machine was restored
+	// MarkStep comes right after a line of the kernel's log that begins with
+	// StepPrefix; see ReportKey.
+	MarkStep = 4
 )
 
 // Words of the kernel command line that the agent reads.
@@ -239,4 +306,11 @@ const (
 	TransportKey    = "duplex.transport"
 	TransportVsock  = "vsock"
 	TransportSerial = "serial"
+	// ReportKey=1 asks the agent where the boot goes: it names each of its steps in
+	// the kernel's log and marks it, so that both clocks see it, and sends that log
+	// when the workload has ended. Without a dot, or the kernel would take it for a
+	// module's parameter and not pass it on to init's environment.
+	ReportKey = "duplex_report"
+	// StepPrefix begins the line of a step in the kernel's log.
+	StepPrefix = "duplex: step "
 )
