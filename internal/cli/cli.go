@@ -49,6 +49,7 @@ func commands() []command {
 		imageCommand,
 		kernelCommand,
 		labCommand,
+		ociCommand,
 		versionCommand,
 	}
 }
