@@ -36,6 +36,9 @@ func machine() error {
 	if err != nil {
 		return err
 	}
+	if parameter(string(line), agentproto.SnapshotKey) != "" {
+		mark(agentproto.MarkSnapshot) // a restored machine goes on here
+	}
 	links, err := connect(parameter(string(line), agentproto.TransportKey))
 	if err != nil {
 		return err

@@ -232,6 +232,8 @@ const (
 	MarksPort    = 0xd5
 	MarkKernelUp = 1
 	MarkWorkload = 2
+	// MarkSnapshot asks for the machine to be saved as it is right behind it.
+	MarkSnapshot = 3
 )
 
 // Words of the kernel command line that the agent reads.
@@ -239,4 +241,7 @@ const (
 	TransportKey    = "duplex.transport"
 	TransportVsock  = "vsock"
 	TransportSerial = "serial"
+	// SnapshotKey is there when the machine is to be saved; its value is the
+	// root file system of the runs to come, as Start.Root.
+	SnapshotKey = "duplex.snapshot"
 )
