@@ -36,20 +36,15 @@ func machine() error {
 	if err != nil {
 		return err
 	}
-	transport := parameter(string(line), agentproto.TransportKey)
-	h, links, m, err := greet(transport, false)
+	var saved *stage
+	if root := parameter(string(line), agentproto.SnapshotKey); root != "" {
+		if saved, err = untilRestored(root); err != nil {
+			return err
+		}
+	}
+	h, links, m, err := greet(parameter(string(line), agentproto.TransportKey), saved != nil)
 	if err != nil {
 		return err
-	}
-	var saved *stage
-	if m.Type == agentproto.Prepare {
-		if saved, err = untilRestored(h, m.Prepare); err != nil || saved == nil {
-			return err
-		}
-		links.close()
-		if h, links, m, err = greet(transport, true); err != nil {
-			return err
-		}
 	}
 	if m.Type != agentproto.Run {
 		return fmt.Errorf("expected start, got %s", m.Type)
