@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/duplex-run/duplex/image"
 	"github.com/duplex-run/duplex/initramfs"
@@ -101,9 +100,8 @@ func (j *job) load(ctx context.Context, o Options) error {
 			ID: "lab", Hostname: "lab", Argv: o.Argv, Env: o.environ(list.path), Cwd: o.Cwd,
 			TTY: o.TTY, Size: o.Size, Interactive: o.Interactive,
 		},
-		Root:   rootSerial,
-		TimeNs: time.Now().UnixNano(),
-		Lab:    &agentproto.Lab{Packs: packs, Return: list.back, Skip: j.receiver.skip},
+		Root: rootSerial,
+		Lab:  &agentproto.Lab{Packs: packs, Return: list.back, Skip: j.receiver.skip},
 	}
 	return nil
 }

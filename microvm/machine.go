@@ -104,7 +104,7 @@ func eventPhase(e vmm.Event) workload.Phase {
 // markPhase is the phase of a mark.
 func markPhase(value byte) workload.Phase {
 	switch value {
-	case agentproto.MarkKernelUp:
+	case agentproto.MarkKernelUp, agentproto.MarkResumed:
 		return workload.PhaseKernelUp
 	case agentproto.MarkWorkload:
 		return workload.PhaseWorkload

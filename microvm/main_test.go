@@ -109,6 +109,9 @@ func guestArgs(t *testing.T) []string {
 	return args
 }
 
+// imageMachineID is in the image's /etc/machine-id.
+const imageMachineID = "00000000000000000000000000000001"
+
 // helperTree is a root file system with testdata/helper as /helper.
 func helperTree(t *testing.T) string {
 	t.Helper()
@@ -118,6 +121,9 @@ func helperTree(t *testing.T) string {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "etc", "machine-id"), []byte(imageMachineID+"\n"), 0o444); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "noexec"), []byte(fmt.Sprintln("no program")), 0o644); err != nil {
 		t.Fatal(err)

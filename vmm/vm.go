@@ -96,6 +96,9 @@ func (v *VM) build(in *input) error {
 	if _, err := acpi.Build(v.mem, v.describe()); err != nil {
 		return err
 	}
+	if err := v.newGeneration(); err != nil {
+		return err
+	}
 	start, err := in.load(v.mem)
 	if err != nil {
 		return err

@@ -206,3 +206,39 @@ func TestNoLimits(t *testing.T) {
 		t.Errorf("memory is the machine's size: %v, %v", dir, err)
 	}
 }
+
+func TestRenewMachineID(t *testing.T) {
+	dir := t.TempDir()
+	const id = "0123456789abcdef0123456789abcdef"
+	file, link, other := filepath.Join(dir, "machine-id"), filepath.Join(dir, "link"), filepath.Join(dir, "other")
+	must(t, os.WriteFile(file, []byte("of the image\n"), 0o444), os.WriteFile(other, []byte("other"), 0o644), os.Symlink(other, link))
+	for _, path := range []string{file, link, filepath.Join(dir, "none")} {
+		must(t, renewMachineID(path, id))
+	}
+	for path, want := range map[string]string{file: id + "\n", other: "other"} {
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v, want %q", filepath.Base(path), got, err, want)
+		}
+	}
+	if names, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(names) != 3 {
+		t.Errorf("files %v, %v: an image without a machine id got one", names, err)
+	}
+}
+
+// A stage is only for the root it was made with, and a start message must agree
+// with what the machine is.
+func TestStage(t *testing.T) {
+	s := &stage{device: "rootfs"}
+	if _, err := s.enterRoot("another"); err == nil {
+		t.Error("another root was taken")
+	}
+	for name, err := range map[string]error{
+		"a clone's message for a booted machine": becomeClone(&agentproto.Start{Clone: agentproto.NewClone()}, nil),
+		"a plain message for a restored machine": becomeClone(&agentproto.Start{}, s),
+	} {
+		if err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+	must(t, becomeClone(&agentproto.Start{}, nil))
+}

@@ -36,23 +36,36 @@ func machine() error {
 	if err != nil {
 		return err
 	}
-	if parameter(string(line), agentproto.SnapshotKey) != "" {
-		mark(agentproto.MarkSnapshot) // a restored machine goes on here
+	var saved *stage
+	if root := parameter(string(line), agentproto.SnapshotKey); root != "" {
+		if saved, err = untilRestored(root); err != nil {
+			return err
+		}
 	}
-	links, err := connect(parameter(string(line), agentproto.TransportKey))
+	h, links, m, err := greet(parameter(string(line), agentproto.TransportKey), saved != nil)
 	if err != nil {
 		return err
-	}
-	h := &host{control: links[agentproto.Control], gone: make(chan struct{})}
-	if err := h.send(&agentproto.Message{Type: agentproto.Hello, Version: agentproto.Version}); err != nil {
-		return err
-	}
-	m, err := agentproto.ReadFromHost(h.control)
-	if err != nil {
-		return fmt.Errorf("read start: %w", err)
 	}
 	if m.Type != agentproto.Run {
 		return fmt.Errorf("expected start, got %s", m.Type)
 	}
-	return serve(h, links, m.Start)
+	return serve(h, links, m.Start, saved)
+}
+
+// greet opens the streams, says hello, and returns the host's first message.
+func greet(transport string, restored bool) (*host, links, *agentproto.Message, error) {
+	l, err := connect(transport)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	h := &host{control: l[agentproto.Control], gone: make(chan struct{})}
+	hello := &agentproto.Message{Type: agentproto.Hello, Version: agentproto.Version, Restored: restored}
+	if err := h.send(hello); err != nil {
+		return nil, nil, nil, err
+	}
+	m, err := agentproto.ReadFromHost(h.control)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("read start: %w", err)
+	}
+	return h, l, m, nil
 }

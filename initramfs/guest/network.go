@@ -20,18 +20,25 @@ const netClass = "/sys/class/net"
 
 // networkUp loads the driver and sets the interface up, if there is to be one.
 // It runs while the initramfs is the root.
-func networkUp(n *agentproto.Network) error {
+//
+// The driver of a restored machine read the address from the device it was saved
+// with; the clone's own is set then.
+func networkUp(n *agentproto.Network, saved *stage) error {
 	if n == nil {
 		return nil
 	}
-	if err := loadLate(modulesDir, "virtio_net"); err != nil {
+	if err := saved.load("virtio_net"); err != nil {
 		return err
 	}
-	name, err := findInterface(netClass, n.MAC)
+	mac := n.MAC
+	if saved != nil {
+		mac = "" // not yet the interface's
+	}
+	name, err := findInterface(netClass, mac)
 	if err != nil {
 		return fmt.Errorf("set up the network: %w", err)
 	}
-	if err := configure(netClass, name, n); err != nil {
+	if err := configure(netClass, name, n, saved != nil); err != nil {
 		return fmt.Errorf("set up %s: %w", name, err)
 	}
 	return nil
@@ -69,8 +76,8 @@ func findInterface(class, mac string) (string, error) {
 }
 
 // configure gives the interface its addresses and routes and waits for its
-// carrier.
-func configure(class, name string, n *agentproto.Network) error {
+// carrier. With setMAC it gets n's hardware address first.
+func configure(class, name string, n *agentproto.Network, setMAC bool) error {
 	raw, err := os.ReadFile(filepath.Join(class, name, "ifindex"))
 	if err != nil {
 		return err
@@ -84,6 +91,11 @@ func configure(class, name string, n *agentproto.Network) error {
 		return err
 	}
 	defer link.close()
+	if setMAC && n.MAC != "" {
+		if err := link.setMAC(uint32(index), n.MAC); err != nil {
+			return err
+		}
+	}
 	if err := link.configure(uint32(index), n); err != nil {
 		return err
 	}

@@ -123,21 +123,28 @@ func blockDevice(class, id string) (string, error) {
 	}
 }
 
-// prepareRoot is everything between the spec and the workload's process.
-func prepareRoot(start *agentproto.Start) (*carried, error) {
-	if len(start.Shares) > 0 {
-		if err := loadLate(modulesDir, "virtiofs"); err != nil {
-			return nil, err
-		}
-	}
-	upper, err := mountRoot(start.Root)
+// enterRoot makes the file system on device the root, with all that belongs below
+// it, and returns the directory that holds what is written.
+func enterRoot(device string) (*os.Root, error) {
+	upper, err := mountRoot(device)
 	if err != nil {
 		return nil, err
 	}
 	if err := switchRoot(); err != nil {
 		return nil, err
 	}
-	if err := mountRest(); err != nil {
+	return upper, mountRest()
+}
+
+// prepareRoot is everything between the spec and the workload's process.
+func prepareRoot(start *agentproto.Start, saved *stage) (*carried, error) {
+	if len(start.Shares) > 0 {
+		if err := saved.load("virtiofs"); err != nil {
+			return nil, err
+		}
+	}
+	upper, err := saved.enterRoot(start.Root)
+	if err != nil {
 		return nil, err
 	}
 	if err := mountShares(start.Shares); err != nil {

@@ -16,22 +16,24 @@ import (
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
-// serve runs one workload from its start message until the host hangs up.
-func serve(h *host, l links, start *agentproto.Start) error {
+// serve runs one workload from its start message until the host hangs up. What
+// was done before the machine was saved is not done again; saved is nil in one
+// that has booted.
+func serve(h *host, l links, start *agentproto.Start, saved *stage) error {
 	fail := func(step string, err error) error {
 		return h.send(&agentproto.Message{Type: agentproto.Failed, Step: step, Error: err.Error()})
 	}
-	if err := setIdentity(start); err != nil {
+	if err := becomeClone(start, saved); err != nil {
+		return fail("make the restored machine one of its own", err)
+	}
+	if err := setIdentity(start, saved); err != nil {
 		return fail("set up the machine", err)
 	}
-	balloon := func() {}
-	if start.Balloon {
-		var err error
-		if balloon, err = balloonLater(modulesDir); err != nil {
-			return fail("set up the machine", err)
-		}
+	balloon, err := saved.balloonLater(start.Balloon)
+	if err != nil {
+		return fail("set up the machine", err)
 	}
-	files, err := prepareRoot(start)
+	files, err := prepareRoot(start, saved)
 	if err != nil {
 		return fail("set up the root file system", err)
 	}
@@ -101,7 +103,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func setIdentity(start *agentproto.Start) error {
+func setIdentity(start *agentproto.Start, saved *stage) error {
 	if start.TimeNs > 0 {
 		ts := unix.NsecToTimespec(start.TimeNs)
 		if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
@@ -111,10 +113,12 @@ func setIdentity(start *agentproto.Start) error {
 	if err := unix.Sethostname([]byte(launch.Hostname(start.Spec))); err != nil {
 		return fmt.Errorf("set the host name: %w", err)
 	}
-	if err := loopbackUp(); err != nil {
-		return err
+	if saved == nil {
+		if err := loopbackUp(); err != nil {
+			return err
+		}
 	}
-	return networkUp(start.Network)
+	return networkUp(start.Network, saved)
 }
 
 // prepareCommand writes the extra files, finds the command and seals the root

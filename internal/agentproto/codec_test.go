@@ -2,6 +2,7 @@ package agentproto
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -20,6 +21,7 @@ func frame(body string) []byte {
 func TestRoundTrip(t *testing.T) {
 	guest := []*Message{
 		{Type: Hello, Version: Version},
+		{Type: Hello, Version: Version, Restored: true},
 		{Type: Started, PID: 42},
 		{Type: Failed, Step: "mount", Error: "no such device"},
 		{Type: Exited, Exit: &Exit{Exit: workload.Exit{Code: 255, Message: "x"}, StdoutBytes: 1 << 40}},
@@ -32,6 +34,7 @@ func TestRoundTrip(t *testing.T) {
 			Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.2.15/24"), netip.MustParsePrefix("fd00::15/64")},
 			Gateways:  []netip.Addr{netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("fd00::2")},
 			DNS:       []netip.Addr{netip.MustParseAddr("10.0.2.3")}}}},
+		{Type: Run, Start: &Start{Spec: workload.Spec{Argv: []string{"true"}}, Clone: NewClone()}},
 		{Type: Signal, Signal: 64},
 		{Type: Resize, Size: &workload.WinSize{Rows: 1, Cols: 65535}},
 		{Type: StdinEOF},
@@ -75,6 +78,30 @@ func TestNetworkRefused(t *testing.T) {
 		if _, err := ReadFromHost(bytes.NewReader(in)); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+}
+
+func TestCloneRefused(t *testing.T) {
+	entropy, id := base64.StdEncoding.EncodeToString(make([]byte, MinEntropy)), strings.Repeat("0a", 16)
+	for name, body := range map[string]string{
+		"nothing":        `{}`,
+		"little entropy": `{"entropy":"AAAA","machine_id":"` + id + `"}`,
+		"no machine id":  `{"entropy":"` + entropy + `"}`,
+		"long id":        `{"entropy":"` + entropy + `","machine_id":"` + id + `00"}`,
+		"upper case":     `{"entropy":"` + entropy + `","machine_id":"` + strings.ToUpper(id) + `"}`,
+		"a path":         `{"entropy":"` + entropy + `","machine_id":"` + strings.Repeat("../", 10) + `xx"}`,
+	} {
+		in := frame(`{"type":"start","start":{"spec":{"argv":["x"]},"clone":` + body + `}}`)
+		if _, err := ReadFromHost(bytes.NewReader(in)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestNewClone(t *testing.T) {
+	a, b := NewClone(), NewClone()
+	if !a.valid() || !b.valid() || bytes.Equal(a.Entropy, b.Entropy) || a.MachineID == b.MachineID {
+		t.Errorf("clones %+v, %+v", a, b)
 	}
 }
 

@@ -20,6 +20,11 @@
 //
 // The agent powers the machine off when the control stream ends.
 //
+// A machine that is to be saved as a snapshot (SnapshotKey) has no stream when it is:
+// the agent does all that does not depend on a run, asks by a mark to be saved, and
+// opens its streams when it is restored. Its hello says restored, and Start.Clone has
+// what must differ between the clones of one snapshot.
+//
 // Byte streams have no end of their own: stdin_eof says how many bytes came
 // before it, exit how many the agent wrote to stdout and stderr. The host waits
 // until it has them all, so nothing is lost, whatever the transport does at its

@@ -1,10 +1,13 @@
 package agentproto
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -18,7 +21,7 @@ type Type string
 
 // The types of messages, by who sends them.
 const (
-	Hello    Type = "hello"    // agent: Version
+	Hello    Type = "hello"    // agent: Version, Restored
 	Started  Type = "started"  // agent: PID
 	Failed   Type = "failed"   // agent: Step, Error
 	Exited   Type = "exit"     // agent: Exit
@@ -35,17 +38,19 @@ const (
 
 // Message is one control message; which fields count depends on Type.
 type Message struct {
-	Type    Type              `json:"type"`
-	Version int               `json:"version,omitempty"`
-	PID     int               `json:"pid,omitempty"`
-	Step    string            `json:"step,omitempty"`
-	Error   string            `json:"error,omitempty"`
-	Bytes   uint64            `json:"bytes,omitempty"`
-	Stream  string            `json:"stream,omitempty"`
-	Signal  int               `json:"signal,omitempty"`
-	Size    *workload.WinSize `json:"size,omitempty"`
-	Exit    *Exit             `json:"exit,omitempty"`
-	Start   *Start            `json:"start,omitempty"`
+	Type    Type `json:"type"`
+	Version int  `json:"version,omitempty"`
+	// Restored says that the machine had been saved.
+	Restored bool              `json:"restored,omitempty"`
+	PID      int               `json:"pid,omitempty"`
+	Step     string            `json:"step,omitempty"`
+	Error    string            `json:"error,omitempty"`
+	Bytes    uint64            `json:"bytes,omitempty"`
+	Stream   string            `json:"stream,omitempty"`
+	Signal   int               `json:"signal,omitempty"`
+	Size     *workload.WinSize `json:"size,omitempty"`
+	Exit     *Exit             `json:"exit,omitempty"`
+	Start    *Start            `json:"start,omitempty"`
 }
 
 // Exit is how the workload ended and how much it wrote.
@@ -62,8 +67,12 @@ type Start struct {
 	// Root is the read-only root file system: the serial number of a virtio-blk
 	// device or its name below /dev. Empty means the initramfs itself.
 	Root string `json:"root,omitempty"`
-	// TimeNs is the host's CLOCK_REALTIME in nanoseconds; 0 leaves the clock alone.
+	// TimeNs is the host's CLOCK_REALTIME in nanoseconds when the message is sent:
+	// Session sets it. 0 leaves the clock alone.
 	TimeNs int64 `json:"time_ns,omitempty"`
+	// Clone is what a machine that was restored from a snapshot must not share with
+	// others of the same snapshot; nil in a machine that has booted.
+	Clone *Clone `json:"clone,omitempty"`
 	// Network is the interface to set up; nil means loopback only.
 	Network *Network `json:"network,omitempty"`
 	// Balloon says that the machine has a memory balloon.
@@ -72,6 +81,39 @@ type Start struct {
 	Shares []Share `json:"shares,omitempty"`
 	// Lab asks for what only the lab has; nil in a microVM.
 	Lab *Lab `json:"lab,omitempty"`
+}
+
+// Clone makes a restored machine one of its own.
+type Clone struct {
+	// Entropy are random bytes of the host's, at least MinEntropy: the guest's
+	// random numbers are made from them, before anything else happens.
+	Entropy []byte `json:"entropy"`
+	// MachineID replaces the image's /etc/machine-id, if it has one: 32 lower-case
+	// hexadecimal digits (machine-id(5)).
+	MachineID string `json:"machine_id"`
+}
+
+// MinEntropy is how many random bytes a Clone has at least: the size of the key
+// of the guest's generator (Linux, drivers/char/random.c: ChaCha20, 32 bytes).
+const MinEntropy = 32
+
+// NewClone returns what one restored machine has for itself, made from the host's
+// random numbers.
+func NewClone() *Clone {
+	random := make([]byte, 2*MinEntropy+16)
+	_, _ = rand.Read(random) // never fails
+	id := random[2*MinEntropy:]
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80 // a version 4 UUID: machine-id(5)
+	return &Clone{Entropy: random[:2*MinEntropy], MachineID: hex.EncodeToString(id)}
+}
+
+// valid says whether the agent can use c.
+func (c *Clone) valid() bool {
+	if c == nil {
+		return true
+	}
+	id, err := hex.DecodeString(c.MachineID)
+	return err == nil && len(id) == 16 && strings.ToLower(c.MachineID) == c.MachineID && len(c.Entropy) >= MinEntropy
 }
 
 // Share is a virtio-fs device and the place it is mounted on.
@@ -184,7 +226,7 @@ func (m *Message) fromHost() error {
 	ok := false
 	switch m.Type {
 	case Run:
-		ok = m.Start != nil && len(m.Start.Spec.Argv) > 0 && m.Start.Network.valid()
+		ok = m.Start != nil && len(m.Start.Spec.Argv) > 0 && m.Start.Network.valid() && m.Start.Clone.valid()
 	case Signal:
 		ok = m.Signal > 0 && m.Signal <= maxSignal
 	case Resize:
@@ -232,8 +274,11 @@ const (
 	MarksPort    = 0xd5
 	MarkKernelUp = 1
 	MarkWorkload = 2
-	// MarkSnapshot asks for the machine to be saved as it is right behind it.
+	// MarkSnapshot asks for the machine to be saved as it is right behind it: the
+	// agent has done all that does not depend on a run, and has no stream open.
 	MarkSnapshot = 3
+	// MarkResumed is the first thing that a restored machine does.
+	MarkResumed = 4
 )
 
 // Words of the kernel command line that the agent reads.

@@ -80,7 +80,9 @@ func (s *Session) Run(ctx context.Context, start *Start, stdio workload.Stdio) (
 		s.OnHello()
 	}
 	go func() { // a guest that does not read must not hold up the deadline
-		if err := s.write(&Message{Type: Run, Start: start}); err != nil {
+		now := *start
+		now.TimeNs = time.Now().UnixNano() // and not that of before the boot
+		if err := s.write(&Message{Type: Run, Start: &now}); err != nil {
 			s.failed <- err
 			return
 		}

@@ -8,9 +8,13 @@ import (
 	"testing"
 )
 
-// storedKernel is the guest kernel that the tests have.
+// storedKernel is the guest kernel that the tests have. It is fetched where no
+// test before this one needed it.
 func storedKernel(t *testing.T) string {
 	t.Helper()
+	if r := duplex(t, nil, "kernel", "fetch"); r.status != 0 {
+		t.Fatalf("kernel fetch: status %d, %q", r.status, r.stderr)
+	}
 	r := duplex(t, nil, "kernel", "ls", "--json")
 	var list []struct{ Image string }
 	if err := json.Unmarshal([]byte(r.stdout), &list); err != nil || len(list) == 0 {

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -48,6 +49,8 @@ func main() {
 		time.Sleep(time.Hour)
 	case "reboot":
 		check(0, unix.Reboot(n))
+	case "identity":
+		check(0, json.NewEncoder(os.Stdout).Encode(whoAmI()))
 	case "hang":
 		hang()
 	}
