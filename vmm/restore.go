@@ -84,7 +84,9 @@ func (v *VM) setCPUs(saved []state.CPU) error {
 		if other := differs(c.cpuid, saved[i].CPUID); other != "" {
 			return fmt.Errorf("%w: of another processor: %s", ErrOtherMachine, other)
 		}
-		if err := c.kvm.SetState(&saved[i].CPUState); err != nil {
+		s := saved[i].CPUState
+		unbusyTask(c.cpuid, &s)
+		if err := c.kvm.SetState(&s); err != nil {
 			return fmt.Errorf("restore vCPU %d: %w", i, err)
 		}
 		if err := c.kvm.Paused(); err != nil {
