@@ -47,6 +47,7 @@ func commands() []command {
 		traceCommand,
 		imageCommand,
 		kernelCommand,
+		snapshotCommand,
 		labCommand,
 		versionCommand,
 	}

@@ -31,8 +31,12 @@ func Create(root string) (_ *Pending, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the snapshot: %w", err)
 	}
-	err = ours(r)
-	if err = errors.Join(err, r.Close()); err != nil {
+	defer func() { err = errors.Join(err, r.Close()) }()
+	// One at a time, so that none sweeps away what another has not locked yet.
+	if err = ours(r); err == nil {
+		err = unix.Flock(int(r.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("make the snapshot: %w", err)
 	}
 	sweep(root)

@@ -162,10 +162,10 @@ type IRQState struct {
 }
 
 type clockData struct {
-	clock             uint64
-	flags, _          uint32
-	realtime, hostTSC uint64
-	_                 [4]uint32
+	clock uint64
+	_, _  uint32
+	_, _  uint64
+	_     [4]uint32
 }
 
 // State reads the irqchips and the clock. Precondition: no vCPU is in Run.
