@@ -56,7 +56,7 @@ type result struct {
 
 // run makes one sample. What goes wrong in the child is in the result; err is
 // for what this process could not do, and for a cancelled ctx.
-func (s *sampler) run(ctx context.Context, side workload.Isolation, keep int, extra ...string) (*result, error) {
+func (s *sampler) run(ctx context.Context, side Column, keep int, extra ...string) (*result, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make the report pipe: %w", err)
@@ -94,8 +94,8 @@ func (s *sampler) run(ctx context.Context, side workload.Isolation, keep int, ex
 	return res, nil
 }
 
-func (s *sampler) child(ctx context.Context, side workload.Isolation, extra []string) *exec.Cmd {
-	args := []string{"run", "--isolation=" + string(side), fmt.Sprintf("--report-fd=%d", reportFD)}
+func (s *sampler) child(ctx context.Context, side Column, extra []string) *exec.Cmd {
+	args := append([]string{"run", fmt.Sprintf("--report-fd=%d", reportFD)}, side.flags()...)
 	args = append(args, extra...)
 	args = append(args, s.flags...)
 	args = append(append(args, s.image), s.command...)

@@ -85,7 +85,7 @@ func (v *VM) setCPUs(saved []state.CPU) error {
 			return fmt.Errorf("%w: of another processor: %s", ErrOtherMachine, other)
 		}
 		s := saved[i].CPUState
-		suitEmulator(c.cpuid, &s)
+		clearBusy(&s, c.cpuid)
 		if err := c.kvm.SetState(&s); err != nil {
 			return fmt.Errorf("restore vCPU %d: %w", i, err)
 		}
@@ -94,6 +94,18 @@ func (v *VM) setCPUs(saved []state.CPU) error {
 		}
 	}
 	return nil
+}
+
+// clearBusy undoes a change that KVM makes when it is asked for the registers of an
+// AMD processor, whose task register does not say that its segment is busy: KVM says
+// so all the same. It makes no difference to the processor, but QEMU's emulation of
+// it (7.2, helper_check_io) then finds no I/O permission map, and a program with
+// ioperm(2) gets #GP.
+func clearBusy(s *kvm.CPUState, leaves []kvm.CPUIDEntry) {
+	const trType, busy = 6*24 + 14, 1 << 1 // struct kvm_sregs: tr.type
+	if l := leaf(leaves, leafVendor); l != nil && l.EBX != vendorIntel {
+		s.Sregs[trType] &^= busy
+	}
 }
 
 // differs says in what the CPUID leaves of a saved vCPU differ from one here; "" if
