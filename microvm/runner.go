@@ -107,7 +107,11 @@ const diskID = "rootfs"
 func (m *machine) start(spec workload.Spec) *agentproto.Start {
 	spec.Rootfs = workload.Rootfs{Digest: spec.Rootfs.Digest}
 	spec.Volumes = nil
-	return &agentproto.Start{Spec: spec, Root: diskID, Balloon: true, Shares: m.shares, Network: m.network}
+	start := &agentproto.Start{Spec: spec, Root: diskID, Balloon: true, Shares: m.shares, Network: m.network}
+	if m.restored {
+		start.Clone = agentproto.NewClone()
+	}
+	return start
 }
 
 func (r Runner) session(m *machine, spec workload.Spec, started time.Time, rec *workload.Recorder) *agentproto.Session {

@@ -161,11 +161,10 @@ type IRQState struct {
 	Clock uint64                 // kvm-clock, in nanoseconds
 }
 
+// clockData is struct kvm_clock_data, of which the clock alone is used.
 type clockData struct {
 	clock uint64
-	_, _  uint32
-	_, _  uint64
-	_     [4]uint32
+	_     [5]uint64
 }
 
 // State reads the irqchips and the clock. Precondition: no vCPU is in Run.

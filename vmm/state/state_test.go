@@ -33,7 +33,7 @@ func example() *Machine {
 			Layout: queue.Layout{Size: 256, Desc: 0x1000, Avail: 0x2000, Used: 1 << 33}, Ready: true,
 			State: queue.State{NextAvail: 65535, NextUsed: 65534, Signalled: 7, Muted: true},
 		}},
-	}, {Type: 4, Device: []byte{}, Queues: []mmio.QueueState{}}}
+	}, {Type: 4, Queues: []mmio.QueueState{}}}
 	return m
 }
 
@@ -44,7 +44,7 @@ func TestRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !reflect.DeepEqual(got, want) {
-		t.Errorf("decoded\n%+v\nwant\n%+v", got, want)
+		t.Error("another machine was decoded than was encoded")
 	}
 }
 
@@ -88,7 +88,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		again, err := Decode(m.Encode())
 		if err != nil || !reflect.DeepEqual(m, again) {
-			t.Errorf("%v\n%+v\n%+v", err, m, again)
+			t.Errorf("encoded again it is another: %v", err)
 		}
 	})
 }
