@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
 	"github.com/duplex-run/duplex/vmm/trace"
@@ -43,6 +44,7 @@ type BootOptions struct {
 	agent     streamMap // streams to connect the agent with
 	connected func()    // the agent's control stream is there
 	onMark    func(value byte, ns int64)
+	onStep    func(workload.Step)
 	onCost    func(cost)
 	files     unpacked                     // opened by the parent
 	save      *saving                      // save the machine when its agent asks for it
@@ -135,7 +137,7 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 	cfg := vmm.Config{
 		Kernel: h.Kernel, KernelFile: o.files.take(fileKernel), Initrd: h.Initrd, InitrdFile: o.files.take(fileInitrd),
 		Cmdline: h.Cmdline, Memory: h.Memory, CPUs: cpus, CPULimit: limit, Console: o.Serial, Devices: devices,
-		Trace: w, OnEvent: o.OnEvent, OnMark: o.onMark, EnterVCPU: func() error { return enter() },
+		Trace: w, OnEvent: o.event, OnMark: o.mark, EnterVCPU: func() error { return enter() },
 	}
 	vm, err := o.build(cfg)
 	if err != nil {
@@ -184,6 +186,41 @@ func (o *BootOptions) run(ctx context.Context, vm *vmm.VM) (vmm.Exit, error) {
 		o.onSaved()
 	}
 	return exit, err
+}
+
+// event passes on what the machine says of its way up; mark does the same for the
+// guest. Both also give the Step, when this process is the one that records it.
+func (o *BootOptions) event(e vmm.Event, ns int64) {
+	o.step(note{Kind: noteEvent, Value: int(e), Ns: ns, Faults: workload.OwnFaults()})
+	if o.OnEvent != nil {
+		o.OnEvent(e, ns)
+	}
+}
+
+func (o *BootOptions) mark(value byte, ns int64) {
+	o.step(note{Kind: noteMark, Value: int(value), Ns: ns, Faults: workload.OwnFaults()})
+	if o.onMark != nil {
+		o.onMark(value, ns)
+	}
+}
+
+// step records an event or a mark as a Step.
+func (o *BootOptions) step(n note) {
+	if o.onStep == nil {
+		return
+	}
+	name := ""
+	switch {
+	case n.Kind == noteEvent:
+		name = eventPhase(vmm.Event(n.Value)).String()
+	case n.Kind == noteJailed:
+		name = "enter the jail"
+	case n.Value == agentproto.MarkStep:
+		name = workload.StepMark
+	default:
+		name = markPhase(byte(n.Value)).String()
+	}
+	o.onStep(workload.Step{Name: name, Ns: n.Ns, Process: workload.ProcessMonitor, Faults: n.Faults})
 }
 
 // attend serves the machine from outside until what it returns is called.

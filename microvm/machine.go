@@ -46,6 +46,7 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 		Serial: m.console, Trace: r.Trace, NoJail: r.NoJail, Warn: r.Warn,
 		OnEvent:   func(e vmm.Event, ns int64) { rec.StampAt(eventPhase(e), ns) },
 		onMark:    func(value byte, ns int64) { rec.StampAt(markPhase(value), ns) },
+		onStep:    rec.AddStep,
 		onCost:    func(c cost) { m.cost = c },
 		connected: func() { m.connected.Store(true) },
 	}
@@ -70,8 +71,17 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 	return m, nil
 }
 
+// logCmdline makes the guest's kernel note in its log what each initcall takes, in
+// a buffer that holds them all (Debian's cloud kernel writes 90 KiB), and its agent
+// note its own steps there, more than the ten lines in five seconds that programs
+// may write (printk.devkmsg), and send it all.
+const logCmdline = "initcall_debug log_buf_len=512K printk.devkmsg=on " + agentproto.ReportKey + "=1"
+
 func (r Runner) cmdline() string {
 	line := vmm.DefaultCmdline + " " + agentproto.TransportKey + "=" + agentproto.TransportVsock
+	if r.Log != nil {
+		line += " " + logCmdline
+	}
 	if r.Cmdline != "" {
 		line += " " + r.Cmdline
 	}

@@ -40,7 +40,7 @@ func Init() {
 // monitorMain is the monitor's process: it makes the machine of the setup it is
 // sent, goes to jail, and runs it.
 func monitorMain() int {
-	m := &monitor{control: pollable(controlSocket, "control")}
+	m := &monitor{began: workload.Now(), control: pollable(controlSocket, "control")}
 	in := &receiver{f: m.control}
 	var s setup
 	if err := in.receive(&s); err != nil {
@@ -56,6 +56,7 @@ func monitorMain() int {
 
 // monitor is the state of that process.
 type monitor struct {
+	began   int64 // workload.Now at the start of main
 	control *os.File
 	send    sync.Mutex
 	private int64
@@ -119,8 +120,12 @@ func (m *monitor) options(s setup, files unpacked) BootOptions {
 	}
 	o := BootOptions{
 		files: files, StatsEvery: s.StatsEvery,
-		OnEvent:   func(e vmm.Event, ns int64) { _ = m.tell(note{Kind: noteEvent, Value: int(e), Ns: ns}) },
-		onMark:    func(v byte, ns int64) { _ = m.tell(note{Kind: noteMark, Value: int(v), Ns: ns}) },
+		OnEvent: func(e vmm.Event, ns int64) {
+			_ = m.tell(note{Kind: noteEvent, Value: int(e), Ns: ns, Faults: workload.OwnFaults()})
+		},
+		onMark: func(v byte, ns int64) {
+			_ = m.tell(note{Kind: noteMark, Value: int(v), Ns: ns, Faults: workload.OwnFaults()})
+		},
 		connected: func() { _ = m.tell(note{Kind: noteConnected}) },
 		onCost:    func(c cost) { m.private = c.private },
 		confine:   func() (func() error, error) { return m.confine(s) },
@@ -173,7 +178,7 @@ func (m *monitor) confine(s setup) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.tell(note{Kind: noteJailed, Layers: &j.Layers}); err != nil {
+	if err := m.tell(note{Kind: noteJailed, Layers: &j.Layers, Ns: workload.Now(), Began: m.began, Faults: workload.OwnFaults()}); err != nil {
 		return nil, err
 	}
 	underAttack(s, jail.Monitor)

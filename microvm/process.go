@@ -92,6 +92,9 @@ func (p *process) start(h *Hardware, files *parcel) error {
 	if err != nil {
 		return fmt.Errorf("start the monitor: %w", err)
 	}
+	if p.o.onStep != nil {
+		p.o.onStep(workload.Step{Name: "start the monitor", Ns: workload.Now(), Process: workload.ProcessDuplex, Faults: workload.OwnFaults()})
+	}
 	return send(p.control, setup{Hardware: *h, Files: files.names, Isolated: isolated, StatsEvery: p.statsEvery()})
 }
 
@@ -301,6 +304,15 @@ func (p *process) follow(ctx context.Context) {
 
 // note acts on a message. Nothing in it is trusted.
 func (p *process) note(n note) {
+	switch n.Kind {
+	case noteEvent, noteMark:
+		p.o.step(n)
+	case noteJailed:
+		if p.o.onStep != nil {
+			p.o.onStep(workload.Step{Name: "the monitor's program starts", Ns: n.Began, Process: workload.ProcessMonitor})
+		}
+		p.o.step(n)
+	}
 	switch {
 	case n.Kind == noteEvent && p.o.OnEvent != nil:
 		p.o.OnEvent(vmm.Event(n.Value), n.Ns)

@@ -43,6 +43,11 @@ type Runner struct {
 	Network *Network
 	// Trace is a file to write every exit to; "" for none. See package trace.
 	Trace string
+	// Log, if set, gets the guest kernel's log in parts, in the format of /dev/kmsg,
+	// once the workload has ended: with the kernel's initcalls and the agent's steps,
+	// which takes the guest some time. It is the guest's word, agentproto.MaxLog bytes
+	// at most.
+	Log func(string)
 	// NoJail runs the monitor in this process, unconfined: a guest that takes it
 	// over has everything that the caller has.
 	NoJail bool
@@ -113,7 +118,7 @@ func (r Runner) session(m *machine, spec workload.Spec, started time.Time, rec *
 	s := &agentproto.Session{
 		Control: m.streams[agentproto.Control], Stdin: m.streams[agentproto.Stdin],
 		Stdout: m.streams[agentproto.Stdout], Stderr: m.streams[agentproto.Stderr],
-		Recorder: rec,
+		Recorder: rec, OnLog: r.Log,
 	}
 	if spec.Timeout > 0 {
 		s.Deadline = started.Add(spec.Timeout)

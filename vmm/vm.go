@@ -43,6 +43,7 @@ type VM struct {
 	serial  *serial.Port
 	power   *kvm.Line       // of the power button
 	devices []virtio.Device // owned
+	loaded  struct{ kernel, initrd uint64 }
 
 	gate     gate
 	slow     sync.WaitGroup // writes of device statuses
@@ -103,6 +104,7 @@ func (v *VM) build(in *input) error {
 	if err != nil {
 		return err
 	}
+	v.loaded.kernel, v.loaded.initrd = in.layout.Sizes()
 	if err := v.enter(start); err != nil {
 		return err
 	}

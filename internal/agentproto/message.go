@@ -26,6 +26,7 @@ const (
 	Failed   Type = "failed"   // agent: Step, Error
 	Exited   Type = "exit"     // agent: Exit
 	Returned Type = "returned" // agent: Bytes of the tar stream, Error
+	Log      Type = "log"      // agent: Text, a part of the kernel's log; see ReportKey
 
 	Run      Type = "start"     // host: Start
 	Signal   Type = "signal"    // host: Signal
@@ -47,6 +48,7 @@ type Message struct {
 	Error    string            `json:"error,omitempty"`
 	Bytes    uint64            `json:"bytes,omitempty"`
 	Stream   string            `json:"stream,omitempty"`
+	Text     string            `json:"text,omitempty"`
 	Signal   int               `json:"signal,omitempty"`
 	Size     *workload.WinSize `json:"size,omitempty"`
 	Exit     *Exit             `json:"exit,omitempty"`
@@ -212,6 +214,8 @@ func (m *Message) fromGuest() error {
 			m.Exit.Signal >= 0 && m.Exit.Signal <= maxSignal
 	case Returned, Pulse:
 		ok = true
+	case Log:
+		ok = m.Text != ""
 	default:
 		return fmt.Errorf("unexpected message %q from the guest", m.Type)
 	}
@@ -277,8 +281,11 @@ const (
 	// MarkSnapshot asks for the machine to be saved as it is right behind it: the
 	// agent has done all that does not depend on a run, and has no stream open.
 	MarkSnapshot = 3
+	// MarkStep comes right after a line of the kernel's log that begins with
+	// StepPrefix; see ReportKey.
+	MarkStep = 4
 	// MarkResumed is the first thing that a restored machine does.
-	MarkResumed = 4
+	MarkResumed = 5
 )
 
 // Words of the kernel command line that the agent reads.
@@ -289,4 +296,11 @@ const (
 	// SnapshotKey is there when the machine is to be saved; its value is the
 	// root file system of the runs to come, as Start.Root.
 	SnapshotKey = "duplex.snapshot"
+	// ReportKey=1 asks the agent where the boot goes: it names each of its steps in
+	// the kernel's log and marks it, so that both clocks see it, and sends that log
+	// when the workload has ended. Without a dot, or the kernel would take it for a
+	// module's parameter and not pass it on to init's environment.
+	ReportKey = "duplex_report"
+	// StepPrefix begins the line of a step in the kernel's log.
+	StepPrefix = "duplex: step "
 )

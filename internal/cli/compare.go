@@ -149,7 +149,8 @@ func runCompare(ctx context.Context, a *app, args []string) error {
 // measured.
 func (f *compareFlags) show(a *app, doc *compare.Document) error {
 	if f.output != "" {
-		if err := writeDocument(f.output, doc); err != nil {
+		write := func(w io.Writer) error { return compare.WriteJSON(w, doc) }
+		if err := replaceFile(f.output, write); err != nil {
 			return &workload.Error{Op: "--output " + f.output, Err: err}
 		}
 	}
@@ -170,13 +171,13 @@ func (f *compareFlags) show(a *app, doc *compare.Document) error {
 	return nil
 }
 
-// writeDocument replaces path in one step, so that nobody reads half of it.
-func writeDocument(path string, doc *compare.Document) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".duplex-compare-")
+// replaceFile writes path in one step, so that nobody reads half of it.
+func replaceFile(path string, write func(io.Writer) error) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".duplex-output-")
 	if err != nil {
 		return err
 	}
-	err = compare.WriteJSON(tmp, doc)
+	err = write(tmp)
 	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
@@ -257,12 +258,19 @@ func fdPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) 
 func (f *compareFlags) forRun(fs *pflag.FlagSet) []string {
 	shared := pflag.NewFlagSet("", pflag.ContinueOnError)
 	new(runOptions).register(shared)
-	flags := []string{"--lab=never"}
+	flags := passOn(fs, func(name string) bool { return shared.Lookup(name) != nil })
 	if f.interactive {
 		flags = append(flags, "--interactive")
 	}
+	return flags
+}
+
+// passOn returns the flags that were given and are wanted, for a `duplex run` on
+// this machine.
+func passOn(fs *pflag.FlagSet, wanted func(name string) bool) []string {
+	flags := []string{"--lab=never"}
 	fs.Visit(func(fl *pflag.Flag) {
-		if fl.Name == "lab" || shared.Lookup(fl.Name) == nil {
+		if fl.Name == "lab" || !wanted(fl.Name) {
 			return
 		}
 		values := []string{fl.Value.String()}
@@ -304,7 +312,11 @@ func (f *compareFlags) inLab(ctx context.Context, a *app, fs *pflag.FlagSet, arg
 }
 
 // host describes the machine this process runs on.
-func (f *compareFlags) host() compare.Host {
+func (f *compareFlags) host() compare.Host { return describeHost(f.labWhy, f.deterministic) }
+
+// describeHost describes the machine this process runs on; labWhy is empty unless
+// that is the lab.
+func describeHost(labWhy string, deterministic bool) compare.Host {
 	v := isolation.ReadValues("/proc")
 	cgroup, _, _ := strings.Cut(hostcheck.Cgroup().Detail, ",")
 	h := compare.Host{
@@ -312,8 +324,8 @@ func (f *compareFlags) host() compare.Host {
 		Kernel: isolation.KernelRelease(), KVM: kvmVerdict(), Cgroup: cgroup,
 	}
 	h.BootID, _ = isolation.ReadBootID() // empty where /proc hides it
-	if f.labWhy != "" {
-		h.Lab = &compare.Lab{Why: f.labWhy, Deterministic: f.deterministic}
+	if labWhy != "" {
+		h.Lab = &compare.Lab{Why: labWhy, Deterministic: deterministic}
 	}
 	return h
 }

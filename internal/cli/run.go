@@ -35,6 +35,10 @@ type runFlags struct {
 	// For duplex's own use: compare reads the report, and runs its probe.
 	reportFD int
 	probe    bool
+	// For boot-report: where the guest kernel's log goes, and that the workload is
+	// killed once it has written something.
+	bootLog     string
+	untilOutput bool
 }
 
 func (f *runFlags) register(fs *pflag.FlagSet) {
@@ -50,8 +54,11 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.trace, "trace", "", "write every exit of the microVM to `FILE`; see 'duplex trace'")
 	fs.IntVar(&f.reportFD, "report-fd", 0, "")
 	fs.BoolVar(&f.probe, "probe", false, "")
-	_ = fs.MarkHidden("report-fd")
-	_ = fs.MarkHidden("probe")
+	fs.StringVar(&f.bootLog, "boot-log", "", "")
+	fs.BoolVar(&f.untilOutput, "until-output", false, "")
+	for _, own := range []string{"report-fd", "probe", "boot-log", "until-output"} {
+		_ = fs.MarkHidden(own)
+	}
 }
 
 // pick settles the isolation; --vm, --container and --isolation must agree.
@@ -126,9 +133,9 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	}
 	a.sweep()
 	if a.labFor(f.lab, iso == workload.VM) != "" {
-		return none, a.runInLab(ctx, labJob{fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions, output: []string{f.trace}})
+		return none, a.runInLab(ctx, labJob{fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions, output: []string{f.trace, f.bootLog}})
 	}
-	runner, spec, err := f.prepare(ctx, a, fs, iso, nic)
+	runner, spec, err := f.prepare(ctx, a, fs, iso, nic, rec)
 	if err != nil {
 		return none, err
 	}
@@ -138,6 +145,9 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 		return none, err
 	}
 	defer se.close()
+	if f.untilOutput {
+		se.endAtOutput()
+	}
 	exit, err := runner.Run(se.ctx, spec, se.stdio, rec)
 	if err == nil && a.signal.Load() != 0 && se.ctx.Err() != nil {
 		err = context.Canceled // a signal ended it, whatever the workload made of that
@@ -146,7 +156,7 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 }
 
 // prepare resolves the image and, for a microVM, the kernel and the initramfs.
-func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso workload.Isolation, nic *microvm.Network) (workload.Runner, workload.Spec, error) {
+func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso workload.Isolation, nic *microvm.Network, rec *workload.Recorder) (workload.Runner, workload.Spec, error) {
 	var none workload.Spec
 	if iso == workload.Container {
 		container.Prefetch()
@@ -155,6 +165,7 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	if err != nil {
 		return nil, none, err
 	}
+	rec.Step("find the image")
 	user, err := img.User(f.user)
 	if err != nil {
 		return nil, none, err
@@ -179,6 +190,11 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	}
 	r := microvm.Runner{
 		Kernel: guest.kernel, Initrd: guest.initrd, Network: nic, Trace: f.trace, NoJail: f.noJail, Warn: a.warn, Version: version(),
+	}
+	if f.bootLog != "" {
+		if r.Log, err = logTo(f.bootLog); err != nil {
+			return nil, none, err
+		}
 	}
 	if f.warm {
 		r.Snapshot, err = a.warm(ctx, r, spec)
@@ -223,6 +239,16 @@ func (f *runFlags) nic(a *app, iso workload.Isolation) (*microvm.Network, error)
 	return &n, nil
 }
 
+// logTo makes the file at path and returns what appends to it. It is closed with
+// the process.
+func logTo(path string) (func(string), error) {
+	out, err := os.Create(path)
+	if err != nil {
+		return nil, &workload.Error{Op: "write the guest's log", Err: err}
+	}
+	return func(text string) { _, _ = out.WriteString(text) }, nil // a log cut short reads as one
+}
+
 const probePath = "/.duplex-probe"
 
 // addProbe makes the isolation probe the command of s.
@@ -237,7 +263,7 @@ func addProbe(s *workload.Spec) error {
 }
 
 func writeReport(fd int, rec *workload.Recorder, exit workload.Exit, err error) error {
-	r := workload.Report{Stamps: rec.Stamps(), Usage: rec.Usage(), Exit: exit}
+	r := workload.Report{Stamps: rec.Stamps(), Steps: rec.Steps(), Usage: rec.Usage(), Exit: exit}
 	if err != nil {
 		r.Error = err.Error()
 	}

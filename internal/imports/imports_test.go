@@ -15,6 +15,7 @@ const module = "github.com/duplex-run/duplex/"
 var layers = [][]string{
 	{"cmd", "internal/e2e", "internal/vmmbench"},
 	{"internal/cli"},
+	{"bootreport"},
 	{"compare"},
 	{"lab"},
 	{"microvm", "container"},
