@@ -48,6 +48,9 @@ type BootOptions struct {
 	counts    func() map[string]uint64 // KVM's, of the machine
 	onCost    func(cost)
 	files     unpacked                     // opened by the parent
+	save      *saving                      // save the machine when its agent asks for it
+	onSaved   func()                       // it was
+	restore   *restoring                   // restore a machine instead of booting one
 	networks  *networks                    // of this process
 	confine   func() (func() error, error) // right before the guest starts
 }
@@ -132,12 +135,13 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 	}
 	enter := func() error { return nil }
 	cpus, limit := h.vcpus()
-	vm, err := vmm.New(vmm.Config{
+	cfg := vmm.Config{
 		Kernel: h.Kernel, KernelFile: o.files.take(fileKernel), Initrd: h.Initrd, InitrdFile: o.files.take(fileInitrd),
 		Cmdline: h.Cmdline, Memory: h.Memory, CPUs: cpus, CPULimit: limit, Console: o.Serial, Devices: devices,
 		Trace: w, OnEvent: o.event, OnMark: o.mark, EnterVCPU: func() error { return enter() },
 		Count: o.onStep != nil,
-	})
+	}
+	vm, err := o.build(cfg)
 	if err != nil {
 		return vmm.Exit{}, vmm.Stats{}, errors.Join(err, closeAll(devices))
 	}
@@ -149,7 +153,7 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 		}
 	}
 	stop := o.attend(vm)
-	exit, err := vm.Run(ctx)
+	exit, err := o.run(ctx, vm)
 	stop()
 	stats := vm.Stats()
 	if o.onCost != nil {
@@ -159,6 +163,32 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 		err = errors.Join(err, agent.close())
 	}
 	return exit, stats, err
+}
+
+// build makes the VM: new, or restored.
+func (o *BootOptions) build(cfg vmm.Config) (*vmm.VM, error) {
+	if o.save != nil {
+		o.save.listen(&cfg)
+	}
+	if o.restore != nil {
+		return o.restore.restore(cfg)
+	}
+	vm, err := vmm.New(cfg)
+	if o.save != nil {
+		o.save.vm = vm
+	}
+	return vm, err
+}
+
+func (o *BootOptions) run(ctx context.Context, vm *vmm.VM) (vmm.Exit, error) {
+	if o.save == nil {
+		return vm.Run(ctx)
+	}
+	exit, saved, err := o.save.run(ctx)
+	if saved && err == nil && o.onSaved != nil {
+		o.onSaved()
+	}
+	return exit, err
 }
 
 // event passes on what the machine says of its way up, and mark what the guest does.

@@ -28,6 +28,7 @@ type machine struct {
 	bootTimeout time.Duration
 	overdue     atomic.Bool // ended because the agent did not come up
 	connected   atomic.Bool // the agent opened its control stream, the last one
+	restored    bool        // from a snapshot, not booted
 
 	stats vmm.Stats // when it has ended
 	cost  cost
@@ -158,6 +159,11 @@ func (m *machine) explain(err error, ended <-chan ending) error {
 	case <-time.After(endGrace):
 		err = fmt.Errorf("%w, and the guest still runs", err)
 	}
+	return m.quote(err)
+}
+
+// quote adds the end of the console to err.
+func (m *machine) quote(err error) error {
 	if lines := console.Lines(m.console.String(), consoleLines); len(lines) > 0 {
 		err = fmt.Errorf("%w\nThe guest's console ended with:\n  %s", err, strings.Join(lines, "\n  "))
 	}

@@ -88,6 +88,9 @@ func (p *process) start(h *Hardware, files *parcel) error {
 	if err := p.connect(files); err != nil {
 		return err
 	}
+	if err := p.snapshots(files); err != nil {
+		return err
+	}
 	isolated, err := p.spawn(files, identity(h))
 	if err != nil {
 		return fmt.Errorf("start the monitor: %w", err)
@@ -139,6 +142,26 @@ func (p *process) connect(files *parcel) error {
 			_, _ = io.Copy(w, in)
 			_ = w.Close()
 		}()
+	}
+	return nil
+}
+
+// snapshots packs what the machine is restored from or saved to.
+func (p *process) snapshots(files *parcel) error {
+	if p.o.restore != nil {
+		if err := p.o.restore.pack(files); err != nil {
+			return err
+		}
+	}
+	if p.o.save == nil {
+		return nil
+	}
+	for name, f := range map[string]*os.File{fileSaveMemory: p.o.save.memory, fileSave: p.o.save.machine} {
+		d, err := duplicate(f)
+		if err != nil {
+			return err
+		}
+		files.add(name, d)
 	}
 	return nil
 }
@@ -294,6 +317,8 @@ func (p *process) note(n note) {
 		p.o.onStep(*n.Step)
 	case n.Kind == noteConnected && p.o.connected != nil:
 		p.o.connected()
+	case n.Kind == noteSaved && p.o.onSaved != nil:
+		p.o.onSaved()
 	case n.Kind == noteStats && n.Stats != nil && p.o.OnStats != nil:
 		p.o.OnStats(*n.Stats)
 	case n.Kind == noteJailed && n.Layers != nil && p.o.Warn != nil:

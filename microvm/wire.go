@@ -59,6 +59,7 @@ const (
 	noteConnected noteKind = "connected"
 	noteJailed    noteKind = "jailed"
 	noteStats     noteKind = "stats"
+	noteSaved     noteKind = "saved"
 	noteEnded     noteKind = "ended" // the last one
 )
 
