@@ -83,17 +83,12 @@ func (s *saving) save(ctx context.Context) error {
 	return err
 }
 
-// readMachine reads what a monitor wrote. It is not trusted: Restore decodes it
-// in a monitor again.
+// readMachine reads an encoded machine, which is not trusted.
 func readMachine(f *os.File) ([]byte, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	p, err := io.ReadAll(io.LimitReader(f, state.MaxSize+1))
-	if err == nil {
-		_, err = state.Decode(p)
-	}
-	return p, err
+	return io.ReadAll(io.LimitReader(f, state.MaxSize+1))
 }
 
 // scratch makes a file without a name, in memory.
@@ -189,7 +184,11 @@ func (r Runner) bootToSave(ctx context.Context, spec workload.Spec, memory *os.F
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err == nil && saved:
-		return readMachine(file)
+		p, err := readMachine(file)
+		if err == nil {
+			_, err = state.Decode(p) // what the monitor wrote: rather now than at each run
+		}
+		return p, err
 	case err != nil && isOwn(err):
 		return nil, err
 	}

@@ -50,6 +50,7 @@ func commands() []command {
 		kernelCommand,
 		snapshotCommand,
 		labCommand,
+		ociCommand,
 		versionCommand,
 	}
 }

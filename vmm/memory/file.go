@@ -87,7 +87,7 @@ func mapRegions(size uint64, fd, flags int) (*Memory, error) {
 		if r.size == 0 {
 			continue
 		}
-		b, err := unix.Mmap(fd, off, int(r.size), unix.PROT_READ|unix.PROT_WRITE, flags)
+		b, err := mapBytes(fd, off, r.size, flags)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("map guest memory: %d bytes: %w", r.size, err), m.Close())
 		}
