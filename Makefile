@@ -6,7 +6,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X github.com/duplex-run/duplex/internal/cli.Version=$(VERSION)
 EMBED := internal/embedded/files
 
-.PHONY: demo build embed check test fuzz bench bench-vmm bench-boot boot-budget bootbench setup \
+.PHONY: demo build embed check test test-oci fuzz bench bench-vmm bench-boot boot-budget bootbench setup \
 	test-kernel reproduce-kernel clean
 
 ## demo: on a fresh machine, install what is missing, build, compare
@@ -34,6 +34,10 @@ check:
 test: setup build
 	scripts/check --static
 	scripts/test
+
+## test-oci: runtime-tools' validation of `duplex oci`, as root
+test-oci: build
+	scripts/test-oci
 
 ## fuzz: every fuzz target, FUZZTIME each (10m); hours in all
 fuzz: embed

@@ -48,7 +48,9 @@ func commands() []command {
 		traceCommand,
 		imageCommand,
 		kernelCommand,
+		snapshotCommand,
 		labCommand,
+		ociCommand,
 		versionCommand,
 	}
 }

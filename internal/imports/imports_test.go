@@ -17,7 +17,7 @@ var layers = [][]string{
 	{"internal/cli"},
 	{"bootreport"},
 	{"compare"},
-	{"lab"},
+	{"lab", "oci"},
 	{"microvm", "container"},
 	{"initramfs", "network"},
 	{"kernel", "image", "vmm"},
