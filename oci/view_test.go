@@ -197,6 +197,14 @@ func TestSeccompNotify(t *testing.T) {
 // In a user namespace the root of the container is nobody on the host.
 func TestUserNamespace(t *testing.T) {
 	b := newBundle(t)
+	b.forUsers(t)
+	contains(t, b.look(t, "/proc/self/uid_map", "/proc/self/status", "/proc/self/setgroups"),
+		"         0     100000       1000", "Uid:\t0\t0\t0\t0", "NoNewPrivs:\t1", "allow")
+	contains(t, b.writes(t, "/dev/null"), "<nil>")
+}
+
+// forUsers gives the bundle a user namespace and the owners that go with it.
+func (b *bundle) forUsers(t *testing.T) {
 	for dir := b.dir; dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
 		must(t, os.Chmod(dir, 0o755))
 	}
@@ -209,9 +217,44 @@ func TestUserNamespace(t *testing.T) {
 	b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 1000}}
 	b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings = ids, ids
-	contains(t, b.look(t, "/proc/self/uid_map", "/proc/self/status", "/proc/self/setgroups"),
-		"         0     100000       1000", "Uid:\t0\t0\t0\t0", "NoNewPrivs:\t1", "allow")
-	contains(t, b.writes(t, "/dev/null"), "<nil>")
+}
+
+// exec joins user and time namespaces, too, and so does another container.
+func TestJoinUserNamespace(t *testing.T) {
+	b := newBundle(t, "wait")
+	b.forUsers(t)
+	b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+	c := b.create(t)
+	must(t, c.Start(t.Context()))
+	out, err := os.CreateTemp(t.TempDir(), "out")
+	must(t, err)
+	names := []string{"user", "time", "pid", "net", "ipc", "uts", "mnt", "cgroup"}
+	args := []string{"/bin/work", "readlink"}
+	for _, n := range names {
+		args = append(args, "/proc/self/ns/"+n)
+	}
+	status, err := c.Exec(t.Context(), ExecOptions{Process: c.ExecProcess(args), Stdio: [3]*os.File{nil, out, out}})
+	if status != 0 || err != nil {
+		t.Fatalf("exec: %d, %v", status, err)
+	}
+	got, err := os.ReadFile(out.Name())
+	must(t, err)
+	for _, n := range names {
+		want, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", c.Pid, n))
+		must(t, err)
+		contains(t, string(got), want+" ")
+	}
+
+	b2 := newBundle(t)
+	b2.forUsers(t)
+	b2.spec.Linux.UIDMappings, b2.spec.Linux.GIDMappings = nil, nil
+	for i, n := range b2.spec.Linux.Namespaces {
+		if n.Type == specs.UserNamespace {
+			b2.spec.Linux.Namespaces[i].Path = fmt.Sprintf("/proc/%d/ns/user", c.Pid)
+		}
+	}
+	text := b2.look(t, "/proc/self/uid_map", "/proc/self/status")
+	contains(t, text, "     100000       1000", "Pid:\t1\n", "Uid:\t0\t0")
 }
 
 // A time namespace shows another time since boot.
