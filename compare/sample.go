@@ -57,9 +57,9 @@ type result struct {
 
 // run makes one sample. What goes wrong in the child is in the result; err is
 // for what this process could not do, and for a cancelled ctx.
-func (s *sampler) run(ctx context.Context, side workload.Isolation, keep int, extra ...string) (*result, error) {
+func (s *sampler) run(ctx context.Context, side Column, keep int, extra ...string) (*result, error) {
 	out := &sink{hash: sha256.New(), keep: keep}
-	args := slices.Concat([]string{"--isolation=" + string(side)}, extra, s.flags, []string{s.image}, s.command)
+	args := slices.Concat(side.flags(), extra, s.flags, []string{s.image}, s.command)
 	p, err := Once(ctx, s.exe, args, s.stdin, out)
 	if err != nil {
 		return nil, err

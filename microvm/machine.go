@@ -28,6 +28,7 @@ type machine struct {
 	bootTimeout time.Duration
 	overdue     atomic.Bool // ended because the agent did not come up
 	connected   atomic.Bool // the agent opened its control stream, the last one
+	restored    bool        // from a snapshot, not booted
 
 	stats vmm.Stats // when it has ended
 	cost  cost
@@ -45,9 +46,11 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 		Serial: m.console, Trace: r.Trace, NoJail: r.NoJail, Warn: r.Warn,
 		OnEvent:   func(e vmm.Event, ns int64) { rec.StampAt(eventPhase(e), ns) },
 		onMark:    func(value byte, ns int64) { rec.StampAt(markPhase(value), ns) },
-		onStep:    rec.AddStep,
 		onCost:    func(c cost) { m.cost = c },
 		connected: func() { m.connected.Store(true) },
+	}
+	if r.Log != nil {
+		m.options.onStep = rec.AddStep
 	}
 	var err error
 	if m.hardware.Shares, m.shares, err = shareVolumes(spec.Volumes); err != nil {
@@ -156,6 +159,11 @@ func (m *machine) explain(err error, ended <-chan ending) error {
 	case <-time.After(endGrace):
 		err = fmt.Errorf("%w, and the guest still runs", err)
 	}
+	return m.quote(err)
+}
+
+// quote adds the end of the console to err.
+func (m *machine) quote(err error) error {
 	if lines := console.Lines(m.console.String(), consoleLines); len(lines) > 0 {
 		err = fmt.Errorf("%w\nThe guest's console ended with:\n  %s", err, strings.Join(lines, "\n  "))
 	}

@@ -34,25 +34,19 @@ func machine() error {
 	if err := loadModules(modulesDir); err != nil {
 		return err
 	}
-	step("connect to the host")
 	line, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return err
 	}
-	transport := parameter(string(line), agentproto.TransportKey)
-	h, links, m, err := greet(transport, false)
+	var saved *stage
+	if root := parameter(string(line), agentproto.SnapshotKey); root != "" {
+		if saved, err = untilRestored(root); err != nil {
+			return err
+		}
+	}
+	h, links, m, err := greet(parameter(string(line), agentproto.TransportKey), saved != nil)
 	if err != nil {
 		return err
-	}
-	var saved *stage
-	if m.Type == agentproto.Prepare {
-		if saved, err = untilRestored(h, m.Prepare); err != nil || saved == nil {
-			return err
-		}
-		links.close()
-		if h, links, m, err = greet(transport, true); err != nil {
-			return err
-		}
 	}
 	if m.Type != agentproto.Run {
 		return fmt.Errorf("expected start, got %s", m.Type)
@@ -62,6 +56,7 @@ func machine() error {
 
 // greet opens the streams, says hello, and returns the host's first message.
 func greet(transport string, restored bool) (*host, links, *agentproto.Message, error) {
+	step("connect to the host")
 	l, err := connect(transport)
 	if err != nil {
 		return nil, nil, nil, err

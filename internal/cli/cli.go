@@ -48,6 +48,7 @@ func commands() []command {
 		traceCommand,
 		imageCommand,
 		kernelCommand,
+		snapshotCommand,
 		labCommand,
 		ociCommand,
 		versionCommand,

@@ -28,6 +28,7 @@ type runFlags struct {
 	runOptions
 	isolation     string
 	vm, container bool
+	warm          bool
 	network       string
 	publish       []string
 	trace         string
@@ -46,6 +47,7 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.isolation, "isolation", string(workload.VM), "`KIND` of isolation: vm or container")
 	fs.BoolVarP(&f.interactive, "interactive", "i", false, "keep stdin open; without it the command reads end of file")
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
+	fs.BoolVar(&f.warm, "warm", false, "restore a booted microVM from a snapshot, which the first such run makes; see 'duplex snapshot'")
 	f.runOptions.register(fs)
 	fs.StringVar(&f.network, "network", "none", "network of a microVM: none, user, or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP]; mac=ADDRESS")
 	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host to the microVM, with --network user")
@@ -126,6 +128,9 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	if err != nil {
 		return none, err
 	}
+	if err := f.checkWarm(a, iso); err != nil {
+		return none, err
+	}
 	a.sweep()
 	if a.labFor(f.lab, iso == workload.VM) != "" {
 		return none, a.runInLab(ctx, labJob{fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions, output: []string{f.trace, f.bootLog}})
@@ -184,12 +189,32 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 		return nil, none, err
 	}
 	r := microvm.Runner{
-		Kernel: guest.kernel, Initrd: guest.initrd, Network: nic, Trace: f.trace, NoJail: f.noJail, Warn: a.warn,
+		Kernel: guest.kernel, Initrd: guest.initrd, Network: nic, Trace: f.trace, NoJail: f.noJail, Warn: a.warn, Version: version(),
 	}
-	if f.bootLog != "" {
+	if f.warm {
+		if r.Snapshot, err = a.warm(ctx, r, spec); err != nil {
+			return nil, none, err
+		}
+	}
+	if f.bootLog != "" { // last: a snapshot is not made of it
 		r.Log, err = logTo(f.bootLog)
 	}
 	return r, spec, err
+}
+
+// checkWarm refuses what a machine that is restored cannot have.
+func (f *runFlags) checkWarm(a *app, iso workload.Isolation) error {
+	switch {
+	case !f.warm:
+		return nil
+	case iso != workload.VM:
+		return a.usage("--warm is for microVMs")
+	case len(f.volumes) > 0:
+		return a.usage("--warm and --volume exclude each other so far: volumes are devices, and those of a snapshot are fixed")
+	case f.network != "none":
+		return a.usage("--warm and --network exclude each other so far: a network is a device, and those of a snapshot are fixed")
+	}
+	return nil
 }
 
 // nic is the network interface that was asked for; nil for none.

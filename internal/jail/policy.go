@@ -34,6 +34,8 @@ type Policy struct {
 	// Shares: the machine has directories of the host, so that the monitor has to
 	// name files.
 	Shares bool
+	// Saves: the monitor reads all of the machine's state from KVM.
+	Saves bool
 	// SelfPID is the monitor's process id in its own namespace, the only
 	// one it may send signals to.
 	SelfPID int
@@ -104,6 +106,9 @@ func (p Policy) profile(role Role) *specs.LinuxSeccomp {
 	requests := vcpuRequests
 	if role == Monitor {
 		requests = slices.Concat(vcpuRequests, monitorRequests)
+		if p.Saves {
+			requests = slices.Concat(requests, savingRequests)
+		}
 		allow(nil, monitorOnly...)
 		allow(is(0, threadFlags), "clone")
 		// A thread becomes a vCPU's by one more filter, without a listener.
