@@ -138,7 +138,7 @@ func initcalls(f *facts) []Advice {
 		a := Advice{Rule: "initcall", Ns: c.TookNs, Clock: GuestClock,
 			Text: "What it belongs to is not known to duplex.", Figure: "initcall " + c.Name}
 		if c.Owner != "" {
-			a.Text = fmt.Sprintf("It belongs to %s.", c.Owner)
+			a.Text = fmt.Sprintf("This part of the kernel: %s.", c.Owner)
 		}
 		if c.AtNs < int64(to) && c.AtNs+c.TookNs > int64(from) {
 			a.Figure += ", while the kernel also unpacked the initramfs, which may be part of it"
