@@ -18,6 +18,7 @@ import (
 	"github.com/duplex-run/duplex/internal/confine"
 	"github.com/duplex-run/duplex/internal/console"
 	"github.com/duplex-run/duplex/internal/jail"
+	"github.com/duplex-run/duplex/internal/lean"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
 )
@@ -254,6 +255,7 @@ func (p *process) follow(ctx context.Context) {
 		}
 	})
 	defer stop()
+	defer time.AfterFunc(startTime, p.settle).Stop()
 	if p.o.Shutdown != nil {
 		go func() {
 			select {
@@ -274,6 +276,20 @@ func (p *process) follow(ctx context.Context) {
 		}
 		p.note(n)
 	}
+}
+
+// startTime is when a machine that still runs has started for good, and most of
+// what its processes have in memory is of no more use.
+const startTime = 250 * time.Millisecond
+
+// settle gives memory of both processes back.
+func (p *process) settle() {
+	program := lean.Program()
+	if program == nil {
+		program = []lean.Pages{}
+	}
+	_ = send(p.control, order{Lean: program}) // a monitor that has ended needs none
+	lean.Settle(program)
 }
 
 // note acts on a message. Nothing in it is trusted.
