@@ -163,8 +163,9 @@ func (p *process) spawn(files *parcel, who confine.Identity) (isolated bool, err
 	for _, isolated := range []bool{true, false} {
 		p.cmd = &exec.Cmd{
 			Path: monitorProgram, Args: []string{monitorName}, Dir: "/", Stderr: &p.stderr,
-			// No dumps of goroutines, nor reading of cgroup files, which are gone.
-			Env:        []string{"GODEBUG=updatemaxprocs=0,containermaxprocs=0"},
+			// No reading of cgroup files, which are gone, and no huge pages for the heap
+			// (guest memory may have them).
+			Env:        []string{"GODEBUG=updatemaxprocs=0,containermaxprocs=0,disablethp=1"},
 			ExtraFiles: append([]*os.File{control, report}, files.files...),
 		}
 		p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
