@@ -6,7 +6,8 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X github.com/duplex-run/duplex/internal/cli.Version=$(VERSION)
 EMBED := internal/embedded/files
 
-.PHONY: demo build embed check test fuzz bench bench-vmm setup clean
+.PHONY: demo build embed check test test-oci fuzz bench bench-vmm bench-boot boot-budget bootbench setup \
+	test-kernel reproduce-kernel clean
 
 ## demo: on a fresh machine, install what is missing, build, compare
 demo: setup build
@@ -34,6 +35,10 @@ test: setup build
 	scripts/check --static
 	scripts/test
 
+## test-oci: runtime-tools' validation of `duplex oci`, as root
+test-oci: build
+	scripts/test-oci
+
 ## fuzz: every fuzz target, FUZZTIME each (10m); hours in all
 fuzz: embed
 	scripts/fuzz
@@ -49,6 +54,28 @@ bench-vmm: setup build
 	go build -ldflags '-s -w' -o bin/vmmbench ./internal/vmmbench/bench
 	bin/duplex kernel fetch
 	bin/vmmbench $(BENCHFLAGS)
+
+## test-kernel: the guest kernel of `duplex kernel build` under real workloads; docs/kernel.md
+test-kernel: setup build
+	scripts/test-kernel $(KERNEL)
+
+## reproduce-kernel: the minimal guest kernel once more, elsewhere, must be the same bytes
+reproduce-kernel: build
+	scripts/kernel-reproduce --minimal
+
+## bench-boot: from exec to user space, against QEMU; docs/boot-time.md
+bench-boot: setup build bootbench
+	bin/duplex kernel fetch
+	bin/bootbench $(BENCHFLAGS)
+
+## boot-budget: make what a boot takes now its budget, which `make test` holds it to
+boot-budget: setup build bootbench
+	bin/duplex kernel fetch
+	bin/bootbench -budget internal/vmmbench/bootbench/budget.json -write
+
+bootbench:
+	go build -ldflags '-s -w' -o bin/bootbench-guest ./internal/vmmbench/bootbench/guest
+	go build -ldflags '-s -w' -o bin/bootbench ./internal/vmmbench/bootbench/bench
 
 clean:
 	rm -rf bin $(EMBED)/*.zst $(EMBED)/*.sum

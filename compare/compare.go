@@ -3,6 +3,7 @@ package compare
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,8 +14,9 @@ import (
 type Options struct {
 	// Exe is the duplex binary that makes the samples: os.Executable().
 	Exe string
-	// Sides are the isolations to compare; twice the same is an A/A comparison.
-	Sides [2]workload.Isolation
+	// Sides are the two or three columns to compare; two of the same are an A/A
+	// comparison.
+	Sides []Column
 	// N is the number of samples a side, 1 or more; Warmup of runs thrown away.
 	N, Warmup int
 	Seed      uint64
@@ -37,8 +39,8 @@ type Options struct {
 // Progress says what starts now.
 type Progress struct {
 	Done, Total int
-	What        string // "probe", "warm-up" or "sample"
-	Isolation   workload.Isolation
+	What        string // "snapshot", "probe", "warm-up" or "sample"
+	Isolation   Column
 	// Elapsed is how long the runs before took.
 	Elapsed time.Duration
 }
@@ -59,13 +61,22 @@ func Run(ctx context.Context, o Options) (*Document, error) {
 	if o.N < 1 || o.Warmup < 0 {
 		return nil, fmt.Errorf("compare: %d samples and %d warm-ups", o.N, o.Warmup)
 	}
-	s := &session{Options: o, begin: time.Now(), total: 2 * (o.N + o.Warmup)}
+	if len(o.Sides) < 2 || len(o.Sides) > MaxColumns {
+		return nil, fmt.Errorf("compare: %d sides", len(o.Sides))
+	}
+	s := &session{Options: o, begin: time.Now(), total: len(o.Sides) * (o.N + o.Warmup)}
+	if !o.NoProbe {
+		s.total += len(o.Sides)
+	}
+	if slices.Contains(o.Sides, WarmVM) {
+		s.total++
+	}
 	s.sampler = sampler{exe: o.Exe, flags: o.Flags, image: o.Image.Ref, command: o.Command, stdin: o.Stdin, ignoreFailure: o.IgnoreFailure}
 	doc := &Document{
 		Schema: Schema, Host: o.Host, Image: o.Image, Runs: []Sample{},
 		Settings: Settings{
 			Sides: o.Sides, N: o.N, Warmup: o.Warmup, Seed: o.Seed, Flags: withoutValues(o.Flags),
-			Command: notNil(o.Command), Order: plan(o.N, o.Seed), IgnoreFailure: o.IgnoreFailure,
+			Command: notNil(o.Command), Order: plan(o.N, len(o.Sides), o.Seed), IgnoreFailure: o.IgnoreFailure,
 		},
 	}
 	err := s.all(ctx, doc)
@@ -74,8 +85,14 @@ func Run(ctx context.Context, o Options) (*Document, error) {
 }
 
 func (s *session) all(ctx context.Context, doc *Document) error {
+	if i := slices.Index(s.Sides, WarmVM); i >= 0 {
+		s.tell("snapshot", i)
+		var err error
+		if doc.Summary.Snapshot, err = s.snapshot(ctx); err != nil {
+			return err
+		}
+	}
 	if !s.NoProbe {
-		s.total += 2
 		study, err := s.study(ctx)
 		doc.Summary.Isolation = study
 		if err != nil {
@@ -109,7 +126,7 @@ func (s *session) warmUp(ctx context.Context) error {
 				return &workload.Error{
 					Op:     fmt.Sprintf("warm up the %s side", s.Sides[side]),
 					Err:    fmt.Errorf("%s", r.Exit.Failed),
-					Remedy: fmt.Sprintf("'duplex run --isolation=%s' shows it alone; 'duplex doctor' says what this host can do", s.Sides[side]),
+					Remedy: fmt.Sprintf("'duplex run %s' shows it alone; 'duplex doctor' says what this host can do", strings.Join(s.Sides[side].flags(), " ")),
 				}
 			}
 		}
@@ -121,11 +138,16 @@ func (s *session) one(ctx context.Context, what string, side, keep int, extra ..
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	s.tell(what, side)
+	return s.sampler.run(ctx, s.Sides[side], keep, extra...)
+}
+
+// tell says what starts now.
+func (s *session) tell(what string, side int) {
 	if s.Progress != nil {
 		s.Progress(Progress{Done: s.done, Total: s.total, What: what, Isolation: s.Sides[side], Elapsed: time.Since(s.begin)})
 	}
 	s.done++
-	return s.sampler.run(ctx, s.Sides[side], keep, extra...)
 }
 
 // withoutValues drops what --env flags set: a document is made to be shown

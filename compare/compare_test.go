@@ -23,13 +23,13 @@ func options(t *testing.T, image string) Options {
 		t.Fatal(err)
 	}
 	return Options{
-		Exe: exe, Sides: [2]workload.Isolation{workload.VM, workload.Container},
+		Exe: exe, Sides: []Column{VM, Container},
 		N: 4, Seed: 7, Image: Image{Ref: image}, NoProbe: true,
 	}
 }
 
 func TestPlan(t *testing.T) {
-	order := plan(200, 1)
+	order := plan(200, 2, 1)
 	firsts := 0
 	for i := 0; i < len(order); i += 2 {
 		if order[i]+order[i+1] != 1 {
@@ -40,8 +40,24 @@ func TestPlan(t *testing.T) {
 	if firsts < 70 || firsts > 130 {
 		t.Errorf("side 1 went first in %d of 200 pairs", firsts)
 	}
-	if !slices.Equal(order, plan(200, 1)) || slices.Equal(order, plan(200, 2)) {
+	if !slices.Equal(order, plan(200, 2, 1)) || slices.Equal(order, plan(200, 2, 2)) {
 		t.Error("the order does not follow from the seed")
+	}
+}
+
+// With three sides every order of a round comes up, about as often.
+func TestPlanOfThree(t *testing.T) {
+	order, count := plan(600, 3, 1), map[[3]int]int{}
+	for ; len(order) > 0; order = order[3:] {
+		count[[3]int(order)]++
+	}
+	for round, n := range count {
+		if round[0]+round[1]+round[2] != 3 || round[0] == round[1] || n < 60 || n > 140 {
+			t.Errorf("round %v came %d times of 600", round, n)
+		}
+	}
+	if len(count) != 6 {
+		t.Errorf("%d orders", len(count))
 	}
 }
 
@@ -78,7 +94,7 @@ func TestSamplesHoldPhasesAndCosts(t *testing.T) {
 		last := int64(0)
 		for p := workload.PhaseImage; p < workload.NumPhases; p++ {
 			ns, ok := r.PhasesNs[p.String()]
-			if want := p != workload.PhaseKernelUp || r.Isolation == workload.VM; ok != want {
+			if want := p != workload.PhaseKernelUp || r.Isolation == VM; ok != want {
 				t.Errorf("%s: phase %s present %v, want %v", r.Isolation, p, ok, want)
 			}
 			if ok && p != workload.PhaseFirstByte && p != workload.PhaseExited {
@@ -88,11 +104,11 @@ func TestSamplesHoldPhasesAndCosts(t *testing.T) {
 				last = ns
 			}
 		}
-		if r.CPUNs <= 0 || (r.Exits == nil) != (r.Isolation == workload.Container) || len(r.Memory) != 1 {
+		if r.CPUNs <= 0 || (r.Exits == nil) != (r.Isolation == Container) || len(r.Memory) != 1 {
 			t.Errorf("%s: CPU %d, exits %v, memory %v", r.Isolation, r.CPUNs, r.Exits, r.Memory)
 		}
 	}
-	if !doc.Summary.SameOutput || doc.Summary.Interrupted || doc.Summary.Failed != [2]int{} {
+	if !doc.Summary.SameOutput || doc.Summary.Interrupted || !slices.Equal(doc.Summary.Failed, []int{0, 0}) {
 		t.Errorf("summary %+v", doc.Summary)
 	}
 }
@@ -100,15 +116,15 @@ func TestSamplesHoldPhasesAndCosts(t *testing.T) {
 func TestFailedSamplesAreReportedAndNotCounted(t *testing.T) {
 	for _, tc := range []struct {
 		image, why string
-		failed     [2]int
+		failed     []int
 		ignore     bool
 	}{
-		{"hello", "", [2]int{}, false},
-		{"exit-3", "exit status 3", [2]int{4, 4}, false},
-		{"exit-3", "", [2]int{}, true},
-		{"broken", "open /dev/kvm: permission denied", [2]int{4, 4}, false},
-		{"broken-vm", "KVM_RUN: bad?[2J state", [2]int{4, 0}, false},
-		{"no-report", "status 2 and no report: panic: something", [2]int{4, 4}, false},
+		{"hello", "", []int{0, 0}, false},
+		{"exit-3", "exit status 3", []int{4, 4}, false},
+		{"exit-3", "", []int{0, 0}, true},
+		{"broken", "open /dev/kvm: permission denied", []int{4, 4}, false},
+		{"broken-vm", "KVM_RUN: bad?[2J state", []int{4, 0}, false},
+		{"no-report", "status 2 and no report: panic: something", []int{4, 4}, false},
 	} {
 		t.Run(tc.image, func(t *testing.T) {
 			o := options(t, tc.image)
@@ -117,7 +133,7 @@ func TestFailedSamplesAreReportedAndNotCounted(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if doc.Summary.Failed != tc.failed {
+			if !slices.Equal(doc.Summary.Failed, tc.failed) {
 				t.Errorf("failed %v, want %v", doc.Summary.Failed, tc.failed)
 			}
 			for _, r := range doc.Runs {
@@ -218,6 +234,49 @@ func TestStudyClassifiesBothSides(t *testing.T) {
 		if s.Isolation != o.Sides[side] || s.Error != "" || f == nil || f.Verdict != isolation.GuestOnly {
 			t.Errorf("side %d: %+v, mount %v", side, s, f)
 		}
+	}
+}
+
+// The warm side's runs are microVMs with --warm, from a snapshot that is made first.
+func TestWarmSide(t *testing.T) {
+	o := options(t, "hello")
+	o.Sides, o.N, o.Warmup, o.NoProbe = []Column{Container, VM, WarmVM}, 4, 1, false
+	o.Flags = []string{"--memory=64m", "--user=1"}
+	var said []Progress
+	o.Progress = func(p Progress) { said = append(said, p) }
+	doc, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := doc.Summary.Snapshot
+	if made == nil || made.CreateNs <= 0 || made.Bytes != 64<<20 {
+		t.Errorf("snapshot %+v", made)
+	}
+	if len(said) != 19 || said[0].What != "snapshot" || said[0].Isolation != WarmVM || said[0].Total != 19 {
+		t.Errorf("%d steps, the first %+v", len(said), said[0])
+	}
+	for _, r := range doc.Runs {
+		if warm := r.Exits["warm"] == 1; warm != (r.Isolation == WarmVM) || r.Exit.Failed != "" {
+			t.Errorf("run %d of %s: warm %v, %s", r.Order, r.Isolation, warm, r.Exit.Failed)
+		}
+	}
+	for _, m := range doc.Summary.Metrics {
+		want := map[string]int{kindReached: 3, kindCPU: 3, kindMemory: 1, kindExits: 1}[m.Kind]
+		if m.Name == "kernel_up" || m.Name == "cgroup_peak" {
+			want = min(want, 1)
+		}
+		if m.Name == "cgroup_peak" {
+			want = 0 // of one side
+		}
+		if m.Kind != kindStep && len(m.Pairs) != want {
+			t.Errorf("%s %s: %d pairs, want %d", m.Kind, m.Name, len(m.Pairs), want)
+		}
+	}
+	o = options(t, "no-snapshot")
+	o.Sides = []Column{VM, WarmVM}
+	var werr *workload.Error
+	if _, err := Run(t.Context(), o); !errors.As(err, &werr) || !strings.Contains(err.Error(), "no space left") || werr.Remedy == "" {
+		t.Errorf("a snapshot that cannot be made: %v", err)
 	}
 }
 

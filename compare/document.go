@@ -58,14 +58,14 @@ type Image struct {
 
 // Settings repeat the comparison: the same settings give the same order.
 type Settings struct {
-	// Sides are the two isolations; equal ones make an A/A comparison.
-	Sides   [2]workload.Isolation `json:"sides"`
-	N       int                   `json:"n"`
-	Warmup  int                   `json:"warmup"`
-	Seed    uint64                `json:"seed"`
-	Flags   []string              `json:"flags"`   // given to every run; values of --env left out
-	Command []string              `json:"command"` // empty: the image's own
-	// Order is the side (0 or 1) of every run, in the order they were planned:
+	// Sides are the isolations, two or three; equal ones make an A/A comparison.
+	Sides   []Column `json:"sides"`
+	N       int      `json:"n"`
+	Warmup  int      `json:"warmup"`
+	Seed    uint64   `json:"seed"`
+	Flags   []string `json:"flags"`   // given to every run; values of --env left out
+	Command []string `json:"command"` // empty: the image's own
+	// Order is the side (an index into Sides) of every run, in the order they were planned:
 	// runs[i] is of side order[i].
 	Order []int `json:"order"`
 	// IgnoreFailure counts samples whose workload ended with a status but 0.
@@ -74,8 +74,8 @@ type Settings struct {
 
 // Sample is one run.
 type Sample struct {
-	Isolation workload.Isolation `json:"isolation"`
-	Order     int                `json:"order"` // index into Settings.Order, from 0
+	Isolation Column `json:"isolation"`
+	Order     int    `json:"order"` // index into Settings.Order, from 0
 	// PhasesNs is the time from exec to each phase, in nanoseconds.
 	PhasesNs map[string]int64 `json:"phases_ns"`
 	Exit     SampleExit       `json:"exit"`
@@ -100,13 +100,24 @@ type SampleExit struct {
 type Summary struct {
 	Metrics []Metric `json:"metrics"`
 	// Failed counts failed samples by side. They are in Runs and in no metric.
-	Failed [2]int `json:"failed"`
+	Failed []int `json:"failed"`
 	// Interrupted says that not every planned run was made.
 	Interrupted bool `json:"interrupted,omitempty"`
 	// SameOutput says that all samples that count wrote the same bytes to stdout.
 	SameOutput bool `json:"same_output"`
 	// Isolation is what the probe saw on each side; null without it.
 	Isolation *Study `json:"isolation"`
+	// Snapshot is what the warm side's runs are restored from; absent without one.
+	Snapshot *Snapshot `json:"snapshot,omitempty"`
+}
+
+// Snapshot is what was made once, before any run, and is in no run's time.
+type Snapshot struct {
+	// CreateNs is how long `duplex snapshot create` took, from exec to its end, in
+	// nanoseconds.
+	CreateNs int64 `json:"create_ns"`
+	// Bytes is what it takes on the disk.
+	Bytes int64 `json:"bytes"`
 }
 
 // Metric is one quantity over all samples that count.
@@ -117,13 +128,51 @@ type Metric struct {
 	Kind string `json:"kind"`
 	Unit string `json:"unit"` // "ns", "bytes" or "count"
 	// Sides is null for a side that has no such quantity.
-	Sides [2]*Side `json:"sides"`
+	Sides []*Side `json:"sides"`
 	// Difference is of side 0 minus side 1; null unless both sides have the
 	// quantity and it means the same on both.
 	Difference *stats.Difference `json:"difference"`
 	// Smaller is the side (0 or 1) that may be called smaller, or -1: the
 	// interval holds zero, or the difference is within the noise floor.
 	Smaller int `json:"smaller"`
+	// Pairs are the differences of every two sides that can be compared, the one
+	// above too; absent when there are only two sides.
+	Pairs []Pair `json:"pairs,omitempty"`
+}
+
+// Pair is a Metric on two sides.
+type Pair struct {
+	A int `json:"a"` // a side, and
+	B int `json:"b"` // a later one
+	// Difference is of A minus B.
+	Difference stats.Difference `json:"difference"`
+	// Smaller is the side, A or B, that may be called smaller, or -1.
+	Smaller int `json:"smaller"`
+}
+
+// pairs returns the differences: of two sides too.
+func (m *Metric) pairs() []Pair {
+	if m.Pairs == nil && m.Difference != nil {
+		return []Pair{{A: 0, B: 1, Difference: *m.Difference, Smaller: m.Smaller}}
+	}
+	return m.Pairs
+}
+
+// smallest returns the side that may be called smaller than every other that it can
+// be compared with, or -1.
+func (m *Metric) smallest() int {
+	wins, pairs := map[int]int{}, map[int]int{}
+	for _, p := range m.pairs() {
+		pairs[p.A]++
+		pairs[p.B]++
+		wins[p.Smaller]++
+	}
+	for side := range m.Sides {
+		if pairs[side] > 0 && wins[side] == pairs[side] {
+			return side
+		}
+	}
+	return -1
 }
 
 // Side is a Metric on one side.
@@ -141,12 +190,12 @@ type Side struct {
 // Study is the isolation part.
 type Study struct {
 	Host  isolation.HostFacts `json:"host"`
-	Sides [2]StudySide        `json:"sides"`
+	Sides []StudySide         `json:"sides"`
 }
 
 // StudySide is what the probe found on one side, or why it did not.
 type StudySide struct {
-	Isolation   workload.Isolation     `json:"isolation"`
+	Isolation   Column                 `json:"isolation"`
 	Observation *isolation.Observation `json:"observation"`
 	Findings    []isolation.Finding    `json:"findings"`
 	Error       string                 `json:"error,omitempty"`

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,6 +24,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "run" {
 		os.Exit(fakeRun(os.Args[2:]))
 	}
+	if len(os.Args) > 2 && os.Args[1] == "snapshot" {
+		os.Exit(fakeSnapshot(os.Args[2:]))
+	}
 	os.Exit(m.Run())
 }
 
@@ -30,8 +34,23 @@ type fake struct {
 	side  workload.Isolation
 	fd    int
 	probe bool
+	warm  bool
 	image string
 	args  []string
+}
+
+// fakeSnapshot takes what `duplex snapshot create` takes, and no more.
+func fakeSnapshot(args []string) int {
+	if !slices.Equal(args[:2], []string{"create", "--json"}) || args[len(args)-1] == "no-snapshot" {
+		fmt.Fprintln(os.Stderr, "duplex: make the snapshot: no space left on device")
+		return workload.StatusError
+	}
+	if len(args) != 4 || args[2] != "--memory=64m" {
+		fmt.Fprintln(os.Stderr, "duplex: unknown flags", args)
+		return workload.StatusError
+	}
+	fmt.Println(`{"name": "0123456789ab", "memory": {"size": 67108864, "data": 67108864}}`)
+	return 0
 }
 
 func parseFake(args []string) fake {
@@ -43,6 +62,8 @@ func parseFake(args []string) fake {
 			f.side = workload.Isolation(value)
 		case "--report-fd":
 			f.fd, _ = strconv.Atoi(value)
+		case "--warm":
+			f.warm = true
 		case "--probe":
 			f.probe = true
 		}
@@ -64,6 +85,9 @@ func fakeRun(args []string) int {
 	usage := workload.Usage{Memory: map[string]int64{"cgroup_peak": 3 << 20}}
 	if f.side == workload.VM {
 		usage = workload.Usage{Memory: map[string]int64{"vmm_private": 5 << 20}, Exits: map[string]uint64{"io": 120, "mmio": 7}}
+		if f.warm {
+			usage.Exits["warm"] = 1
+		}
 	}
 	report := workload.Report{Stamps: rec.Stamps(), Usage: usage}
 	status := f.behave(&report)

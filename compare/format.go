@@ -101,3 +101,7 @@ func pText(p float64) string {
 		return strings.TrimPrefix(fmt.Sprintf("%.3f", p), "0")
 	}
 }
+
+// Quantity is v with its unit ("ns", "bytes", "count") as the reports print it, in
+// three digits.
+func Quantity(v float64, unit string) string { return quantityText(v, unit) }

@@ -2,15 +2,23 @@ package compare
 
 import "math/rand/v2"
 
-// plan returns which side (0 or 1) runs when: n pairs, each side once in a pair,
-// in an order drawn for each pair. A drift of the machine then weighs on both
-// sides alike, and neither always runs after the other.
-func plan(n int, seed uint64) []int {
+// plan returns which side (0 to sides-1) runs when: n rounds, each side once in a
+// round, in an order drawn for each round. A drift of the machine then weighs on all
+// sides alike, and none always runs after another.
+func plan(n, sides int, seed uint64) []int {
 	rng := rand.New(rand.NewPCG(seed, 0x706c616e))
-	order := make([]int, 0, 2*n)
+	order := make([]int, 0, sides*n)
 	for range n {
-		first := rng.IntN(2)
-		order = append(order, first, 1-first)
+		var left []int
+		for side := range sides {
+			left = append(left, side)
+		}
+		for len(left) > 1 {
+			i := rng.IntN(len(left))
+			order = append(order, left[i])
+			left = append(left[:i], left[i+1:]...)
+		}
+		order = append(order, left[0])
 	}
 	return order
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/duplex-run/duplex/compare/isolation"
+	"github.com/duplex-run/duplex/compare/stats"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -32,6 +32,7 @@ func Report(w io.Writer, doc *Document, colour bool) error {
 	r := &reporter{doc: doc, colour: colour, names: sideNames(doc.Settings.Sides)}
 	r.head()
 	r.times()
+	r.pairs()
 	r.steps()
 	r.costs()
 	r.verdicts()
@@ -47,15 +48,25 @@ type reporter struct {
 	b      strings.Builder
 	doc    *Document
 	colour bool
-	names  [2]string
+	names  []string
 }
 
-func sideNames(sides [2]workload.Isolation) [2]string {
-	a, b := string(sides[0]), string(sides[1])
-	if a == b {
-		return [2]string{a + " A", b + " B"}
+// sideNames tells columns of the same kind apart.
+func sideNames(sides []Column) []string {
+	count, seen := map[Column]int{}, map[Column]int{}
+	for _, s := range sides {
+		count[s]++
 	}
-	return [2]string{a, b}
+	var names []string
+	for _, s := range sides {
+		name := string(s)
+		if count[s] > 1 {
+			name += " " + string(rune('A'+seen[s]))
+		}
+		seen[s]++
+		names = append(names, name)
+	}
+	return names
 }
 
 func (r *reporter) printf(format string, args ...any) { fmt.Fprintf(&r.b, format, args...) }
@@ -124,7 +135,15 @@ func (r *reporter) head() {
 	r.text(oneLine(fmt.Sprintf("Image %s: %s", d.Image.Ref, command)))
 	r.text(fmt.Sprintf("Host: %s, %d CPUs, %s, Linux %s, cgroup %s; KVM: %s", d.Host.CPU, d.Host.CPUs,
 		quantityText(float64(d.Host.Memory), "bytes"), d.Host.Kernel, d.Host.Cgroup, d.Host.KVM))
-	r.text(fmt.Sprintf("%d samples a side after %d warm-up runs, in shuffled pairs, seed %d", d.Settings.N, d.Settings.Warmup, d.Settings.Seed))
+	rounds := "pairs"
+	if len(r.names) > 2 {
+		rounds = "rounds of all"
+	}
+	r.text(fmt.Sprintf("%d samples a side after %d warm-up runs, in shuffled %s, seed %d", d.Settings.N, d.Settings.Warmup, rounds, d.Settings.Seed))
+	if s := d.Summary.Snapshot; s != nil {
+		r.text(fmt.Sprintf("%s runs are restored from a snapshot, made once before and in none of the times below: %s, %s on disk. Their step \"loaded\" is the restore, \"kernel up\" the agent going on.",
+			WarmVM, quantityText(float64(s.CreateNs), "ns"), quantityText(float64(s.Bytes), "bytes")))
+	}
 	if d.Summary.Interrupted {
 		r.text(fmt.Sprintf("Ended early: %d of %d runs were made.", len(d.Runs), len(d.Settings.Order)))
 	}
@@ -161,53 +180,104 @@ func (r *reporter) times() {
 		return
 	}
 	r.printf("\n%s\n", r.paint(bold, "Time from exec to, median"))
-	r.printf("%-12s%s%s%s%s%s%s%s\n", "", r.cell(r.names[0], 12, ""), r.cell(r.names[1], 12, ""),
-		r.cell("difference", 11, ""), r.cell("95% interval", 17, ""), r.cell("p", 6, ""), r.cell("delta", 6, ""), "")
+	r.printf("%-12s", "")
+	for _, name := range r.names {
+		r.printf("%s", r.cell(name, 12, ""))
+	}
+	two := len(r.names) == 2
+	if two {
+		r.differenceHead()
+	}
+	r.printf("\n")
 	for _, m := range rows {
 		r.printf("%-12s", clip(title(m.Name), 12))
 		for side, s := range m.Sides {
 			r.printf("%s", r.sideCell(m, side, s, 12))
 		}
-		if d := m.Difference; d != nil {
-			r.printf("%s", r.cell(signedText(d.Diff, m.Unit), 11, ""))
-			interval := "too few"
-			if d.HasInterval {
-				interval = intervalText(d.Low, d.High, m.Unit)
-			}
-			r.printf("%s%s%s", r.cell(interval, 17, ""), r.cell(pText(d.P), 6, ""), r.cell(fmt.Sprintf("%+.2f", d.Delta), 6, ""))
+		if two && m.Difference != nil {
+			r.difference(m, *m.Difference)
 		}
 		r.printf("\n")
 	}
 }
 
-// sideCell marks the side that may be called smaller.
+func (r *reporter) differenceHead() {
+	r.printf("%s%s%s%s", r.cell("difference", 11, ""), r.cell("95% interval", 17, ""), r.cell("p", 6, ""), r.cell("delta", 6, ""))
+}
+
+func (r *reporter) difference(m Metric, d stats.Difference) {
+	interval := "too few"
+	if d.HasInterval {
+		interval = intervalText(d.Low, d.High, m.Unit)
+	}
+	r.printf("%s%s%s%s", r.cell(signedText(d.Diff, m.Unit), 11, ""), r.cell(interval, 17, ""),
+		r.cell(pText(d.P), 6, ""), r.cell(fmt.Sprintf("%+.2f", d.Delta), 6, ""))
+}
+
+// pairs shows the differences of more than two sides, pair by pair, for the moments
+// that a user waits for. The document has all.
+func (r *reporter) pairs() {
+	if len(r.names) == 2 {
+		return
+	}
+	for _, m := range r.awaited() {
+		pairs := m.pairs()
+		if len(pairs) == 0 {
+			continue
+		}
+		r.printf("\n%-24s", r.paint(bold, fmt.Sprintf("%-24s", sentence(title(m.Name)))))
+		r.differenceHead()
+		r.printf("\n")
+		for _, p := range pairs {
+			r.printf("%-24s", clip(r.names[p.A]+" - "+r.names[p.B], 24))
+			r.difference(m, p.Difference)
+			if p.Smaller >= 0 {
+				r.printf(" %s", r.paint(green, "*"+clip(r.names[p.Smaller], 13)))
+			}
+			r.printf("\n")
+		}
+	}
+}
+
+// sideCell marks the side that may be called smaller than all others.
 func (r *reporter) sideCell(m Metric, side int, s *Side, width int) string {
 	switch {
 	case s == nil:
 		return r.cell("-", width, "")
-	case m.Smaller == side:
+	case m.smallest() == side:
 		return r.cell("*"+quantityText(s.Median, m.Unit), width, green)
 	default:
 		return r.cell(quantityText(s.Median, m.Unit), width, "")
 	}
 }
 
-// steps shows where the time goes: per side, without comparing unlike steps.
+// steps shows where the time goes: per side, without comparing unlike steps. More
+// than two sides leave no room for the ranges.
 func (r *reporter) steps() {
 	rows := r.rows(kindStep)
 	if len(rows) == 0 {
 		return
 	}
-	r.printf("\n%s\n", r.paint(bold, "Where it goes: time since the phase before, median (min..max)"))
-	r.printf("%-12s%s%s\n", "", r.cell(r.names[0], 34, ""), r.cell(r.names[1], 34, ""))
+	width, what := 34, "median (min..max)"
+	if len(r.names) > 2 {
+		width, what = 12, "median"
+	}
+	r.printf("\n%s\n%-12s", r.paint(bold, "Where it goes: time since the phase before, "+what), "")
+	for _, name := range r.names {
+		r.printf("%s", r.cell(name, width, ""))
+	}
+	r.printf("\n")
 	for _, m := range rows {
 		r.printf("%-12s", clip(title(m.Name), 12))
 		for _, s := range m.Sides {
 			text := "-"
 			if s != nil {
-				text = fmt.Sprintf("%s (%s)", quantityText(s.Median, m.Unit), rangeText(s.Min, s.Max, m.Unit))
+				text = quantityText(s.Median, m.Unit)
 			}
-			r.printf("%s", r.cell(text, 34, ""))
+			if s != nil && len(r.names) == 2 {
+				text += fmt.Sprintf(" (%s)", rangeText(s.Min, s.Max, m.Unit))
+			}
+			r.printf("%s", r.cell(text, width, ""))
 		}
 		r.printf("\n")
 	}
@@ -244,58 +314,14 @@ func (r *reporter) costs() {
 	}
 }
 
-// verdictPhases are the moments a user waits for.
-var verdictPhases = []workload.Phase{workload.PhaseWorkload, workload.PhaseFirstByte, workload.PhaseTornDown}
-
-func (r *reporter) verdicts() {
-	var lines []string
-	for _, m := range append(r.rows(kindReached), r.rows(kindCPU)...) {
-		for _, p := range verdictPhases {
-			if m.Name == p.String() {
-				lines = append(lines, r.verdict(m))
-			}
-		}
-		if m.Kind == kindCPU {
-			lines = append(lines, r.verdict(m))
-		}
-	}
-	if len(lines) > 0 {
-		r.printf("\n")
-	}
-	for _, l := range lines {
-		if l != "" {
-			r.text(l)
-		}
-	}
-	if r.doc.Summary.SameOutput {
-		r.text("Every sample wrote the same bytes to stdout.")
-	} else if len(r.rows(kindReached)) > 0 {
-		r.text("The samples did not all write the same bytes to stdout.")
-	}
-}
-
-func (r *reporter) verdict(m Metric) string {
-	d, name := m.Difference, strings.ToUpper(title(m.Name)[:1])+title(m.Name)[1:]
-	switch {
-	case d == nil:
-		return ""
-	case !d.HasInterval:
-		return fmt.Sprintf("%s: too few samples to say which is less.", name)
-	case m.Smaller >= 0:
-		return fmt.Sprintf("%s: %s is less, by %s (95%% interval %s, noise floor %s).", name, r.names[m.Smaller],
-			quantityText(max(d.Diff, -d.Diff), m.Unit), intervalText(d.Low, d.High, m.Unit), quantityText(d.Floor, m.Unit))
-	case d.Low <= 0 && d.High >= 0:
-		return fmt.Sprintf("%s: no difference shown, the interval holds zero (%s).", name, intervalText(d.Low, d.High, m.Unit))
-	default:
-		return fmt.Sprintf("%s: no difference shown, %s is within the noise floor of %s.", name,
-			signedText(d.Diff, m.Unit), quantityText(d.Floor, m.Unit))
-	}
-}
-
 // failures names every failed sample, and says where outliers are.
 func (r *reporter) failures() {
 	sum := &r.doc.Summary
-	if n := sum.Failed[0] + sum.Failed[1]; n > 0 {
+	n := 0
+	for _, failed := range sum.Failed {
+		n += failed
+	}
+	if n > 0 {
 		r.printf("\n%s\n", r.paint(bold, fmt.Sprintf("Failed runs, in no number above: %d of %d", n, len(r.doc.Runs))))
 		for _, run := range r.doc.Runs {
 			if run.Exit.Failed != "" {
@@ -316,58 +342,6 @@ func (r *reporter) failures() {
 			}
 		}
 	}
-}
-
-func (r *reporter) isolation() {
-	st := r.doc.Summary.Isolation
-	if st == nil {
-		return
-	}
-	r.printf("\n%s\n", r.paint(bold, "What a program inside sees and may do (tried once, harmlessly)"))
-	const left, width = 18, 31
-	r.printf("%-*s%-*s%s\n", left, "", width, r.names[0], r.names[1])
-	for _, name := range findingNames(st) {
-		r.printf("%-*s", left, clip(name, left-1))
-		for side, s := range st.Sides {
-			text := "-"
-			if f := find(s.Findings, name); f != nil {
-				text = f.String()
-			}
-			text = clip(text, width-1)
-			if side == 0 {
-				text = fmt.Sprintf("%-*s", width, text)
-			}
-			r.printf("%s", text)
-		}
-		r.printf("\n")
-	}
-	for side, s := range st.Sides {
-		if s.Error != "" {
-			r.text(fmt.Sprintf("The probe failed in %s: %s", r.names[side], s.Error))
-		}
-	}
-}
-
-func findingNames(st *Study) []string {
-	for _, s := range st.Sides {
-		if len(s.Findings) > 0 {
-			var names []string
-			for _, f := range s.Findings {
-				names = append(names, f.Name)
-			}
-			return names
-		}
-	}
-	return nil
-}
-
-func find(list []isolation.Finding, name string) *isolation.Finding {
-	for i := range list {
-		if list[i].Name == name {
-			return &list[i]
-		}
-	}
-	return nil
 }
 
 func clip(s string, width int) string {

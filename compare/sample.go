@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -56,50 +57,84 @@ type result struct {
 
 // run makes one sample. What goes wrong in the child is in the result; err is
 // for what this process could not do, and for a cancelled ctx.
-func (s *sampler) run(ctx context.Context, side workload.Isolation, keep int, extra ...string) (*result, error) {
+func (s *sampler) run(ctx context.Context, side Column, keep int, extra ...string) (*result, error) {
+	out := &sink{hash: sha256.New(), keep: keep}
+	args := slices.Concat(side.flags(), extra, s.flags, []string{s.image}, s.command)
+	p, err := Once(ctx, s.exe, args, s.stdin, out)
+	if err != nil {
+		return nil, err
+	}
+	res := &result{stdout: out.kept}
+	res.Isolation = side
+	res.fill(p.Begin, out.first, p.End, p.Report)
+	res.Exit.Status, res.CPUNs = p.Status(), p.CPUNs()
+	res.Exit.StdoutBytes, res.Exit.StdoutSHA256 = out.n, hex.EncodeToString(out.hash.Sum(nil))
+	res.Exit.Failed = s.failure(res, p)
+	return res, nil
+}
+
+// Process is one `duplex run` that has ended.
+type Process struct {
+	// Begin and End are workload.Now before it was started and after it was waited
+	// for.
+	Begin, End int64
+	// Report is what it said of itself, if NoReport is nil.
+	Report   workload.Report
+	NoReport error
+	State    *os.ProcessState
+	// Stderr is the end of what it wrote there.
+	Stderr string
+	waited error
+}
+
+// Once runs `exe run ARGS...` with a report, as a fresh process; stdin is a path,
+// empty for none. An error is this process's own failure, or ctx's.
+func Once(ctx context.Context, exe string, args []string, stdin string, out io.Writer) (*Process, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make the report pipe: %w", err)
 	}
 	defer func() { _ = r.Close() }()
-	out, errs := &sink{hash: sha256.New(), keep: keep}, &tail{}
-	cmd := s.child(ctx, side, extra)
+	errs := &tail{}
+	cmd := child(ctx, exe, args)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = out, errs, []*os.File{w}
-	if s.stdin != "" {
-		in, err := os.Open(s.stdin)
+	if stdin != "" {
+		in, err := os.Open(stdin)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("open the input: %w", err), w.Close())
 		}
 		defer func() { _ = in.Close() }()
 		cmd.Stdin = in
 	}
-	begin := workload.Now()
+	p := &Process{Begin: workload.Now()}
 	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start %s: %w", s.exe, err), w.Close())
+		return nil, errors.Join(fmt.Errorf("start %s: %w", exe, err), w.Close())
 	}
 	_ = w.Close()
 	report := readReport(r)
-	waitErr := cmd.Wait()
-	end := workload.Now()
+	p.waited = cmd.Wait()
+	p.End = workload.Now()
 	got := <-report
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	res := &result{stdout: out.kept}
-	res.Isolation = side
-	res.fill(begin, out.first, end, got.Report)
-	res.account(cmd.ProcessState)
-	res.Exit.StdoutBytes, res.Exit.StdoutSHA256 = out.n, hex.EncodeToString(out.hash.Sum(nil))
-	res.Exit.Failed = s.failure(res, got, waitErr, errs)
-	return res, nil
+	p.Report, p.NoReport, p.State, p.Stderr = got.Report, got.err, cmd.ProcessState, errs.String()
+	return p, ctx.Err()
 }
 
-func (s *sampler) child(ctx context.Context, side workload.Isolation, extra []string) *exec.Cmd {
-	args := []string{"run", "--isolation=" + string(side), fmt.Sprintf("--report-fd=%d", reportFD)}
-	args = append(args, extra...)
-	args = append(args, s.flags...)
-	args = append(append(args, s.image), s.command...)
-	cmd := exec.CommandContext(ctx, s.exe, args...)
+// Failure says in one line why duplex itself failed, or nothing.
+func (p *Process) Failure() string {
+	var exit *exec.ExitError
+	switch {
+	case p.Report.Error != "":
+		return oneLine(p.Report.Error)
+	case p.waited != nil && !errors.As(p.waited, &exit):
+		return oneLine(p.waited.Error())
+	case p.NoReport != nil:
+		return oneLine(fmt.Sprintf("status %d and no report: %s", p.Status(), p.Stderr))
+	}
+	return ""
+}
+
+func child(ctx context.Context, exe string, args []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, exe, append([]string{"run", fmt.Sprintf("--report-fd=%d", reportFD)}, args...)...)
 	// A process group of its own: Ctrl-C on the terminal reaches only us, and
 	// we end the child in the order Cancel says. Should we be killed, so is it;
 	// the next run sweeps what it left.
@@ -131,26 +166,24 @@ func (r *result) fill(begin, first, end int64, report workload.Report) {
 	r.Memory, r.Exits = report.Usage.Memory, report.Usage.Exits
 }
 
-// account takes the CPU time of the child and of every descendant that was
-// waited for, from wait4(2).
-func (r *result) account(state *os.ProcessState) {
-	r.Exit.Status = state.ExitCode()
-	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		r.Exit.Status = 128 + int(ws.Signal())
+// Status is the exit status as a shell has it.
+func (p *Process) Status() int {
+	if ws, ok := p.State.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return 128 + int(ws.Signal())
 	}
-	r.CPUNs = int64(state.UserTime() + state.SystemTime())
+	return p.State.ExitCode()
 }
 
+// CPUNs is the CPU time of the process and of every descendant that was waited
+// for, from wait4(2), in nanoseconds.
+func (p *Process) CPUNs() int64 { return int64(p.State.UserTime() + p.State.SystemTime()) }
+
 // failure says in one line why a sample does not count, or nothing.
-func (s *sampler) failure(r *result, got reported, waitErr error, errs *tail) string {
-	var exit *exec.ExitError
+func (s *sampler) failure(r *result, p *Process) string {
+	if why := p.Failure(); why != "" {
+		return why
+	}
 	switch {
-	case got.Error != "":
-		return oneLine(got.Error)
-	case waitErr != nil && !errors.As(waitErr, &exit):
-		return oneLine(waitErr.Error())
-	case got.err != nil:
-		return oneLine(fmt.Sprintf("status %d and no report: %s", r.Exit.Status, errs))
 	case r.Exit.Signal != 0 || r.Exit.TimedOut || r.Exit.OOM:
 		return r.Exit.String()
 	case r.Exit.Status != r.Exit.Exit.Status():

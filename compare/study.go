@@ -18,7 +18,7 @@ func (s *session) study(ctx context.Context) (*Study, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &Study{Host: host}
+	st := &Study{Host: host, Sides: make([]StudySide, len(s.Sides))}
 	for side := range s.Sides {
 		st.Sides[side].Isolation = s.Sides[side]
 		r, err := s.one(ctx, "probe", side, isolation.MaxDocument+1, probeFlag)

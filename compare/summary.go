@@ -29,7 +29,8 @@ type quantity struct {
 func summarise(doc *Document) {
 	sum := &doc.Summary
 	sum.Interrupted = len(doc.Runs) < len(doc.Settings.Order)
-	good := [2][]*Sample{}
+	sum.Failed = make([]int, len(doc.Settings.Sides))
+	good := make([][]*Sample, len(doc.Settings.Sides))
 	for i := range doc.Runs {
 		r := &doc.Runs[i]
 		side := doc.Settings.Order[r.Order]
@@ -39,11 +40,10 @@ func summarise(doc *Document) {
 		}
 		good[side] = append(good[side], r)
 	}
-	sum.SameOutput = sameOutput(slices.Concat(good[0], good[1]))
+	sum.SameOutput = sameOutput(slices.Concat(good...))
 	sum.Metrics = []Metric{}
-	sameKind := doc.Settings.Sides[0] == doc.Settings.Sides[1]
 	for _, q := range quantities(doc.Runs) {
-		if m, ok := measure(q, good, doc.Settings.Seed, sameKind); ok {
+		if m, ok := measure(q, good, doc.Settings); ok {
 			sum.Metrics = append(sum.Metrics, m)
 		}
 	}
@@ -117,9 +117,9 @@ func step(p workload.Phase) func(*Sample) (float64, bool) {
 	}
 }
 
-func measure(q quantity, good [2][]*Sample, seed uint64, sameKind bool) (Metric, bool) {
-	m := Metric{Name: q.name, Kind: q.kind, Unit: q.unit, Smaller: -1}
-	var values [2][]float64
+func measure(q quantity, good [][]*Sample, set Settings) (Metric, bool) {
+	m := Metric{Name: q.name, Kind: q.kind, Unit: q.unit, Smaller: -1, Sides: make([]*Side, len(good))}
+	values, any := make([][]float64, len(good)), false
 	for side, runs := range good {
 		var orders []int
 		for _, r := range runs {
@@ -129,18 +129,34 @@ func measure(q quantity, good [2][]*Sample, seed uint64, sameKind bool) (Metric,
 			}
 		}
 		if len(values[side]) > 0 {
-			m.Sides[side] = summariseSide(values[side], orders)
+			m.Sides[side], any = summariseSide(values[side], orders), true
 		}
 	}
-	if m.Sides[0] == nil && m.Sides[1] == nil {
-		return m, false
+	var pairs []Pair
+	for a := range m.Sides {
+		for b := a + 1; b < len(m.Sides); b++ {
+			if m.Sides[a] != nil && m.Sides[b] != nil && q.comparable(set.Sides[a], set.Sides[b]) {
+				pairs = append(pairs, newPair(a, b, stats.Compare(values[a], values[b], set.Seed)))
+			}
+		}
 	}
-	if m.Sides[0] != nil && m.Sides[1] != nil && (q.alike || sameKind) {
-		d := stats.Compare(values[0], values[1], seed)
-		m.Difference = &d
-		m.Smaller = map[int]int{-1: 0, 0: -1, 1: 1}[d.Smaller()]
+	if len(pairs) > 0 && pairs[0].A == 0 && pairs[0].B == 1 {
+		m.Difference, m.Smaller = &pairs[0].Difference, pairs[0].Smaller
 	}
-	return m, true
+	if len(m.Sides) > 2 {
+		m.Pairs = pairs
+	}
+	return m, any
+}
+
+func newPair(a, b int, d stats.Difference) Pair {
+	return Pair{A: a, B: b, Difference: d, Smaller: map[int]int{-1: a, 0: -1, 1: b}[d.Smaller()]}
+}
+
+// comparable says whether the quantity means the same in both columns.
+func (q quantity) comparable(a, b Column) bool {
+	costs := q.kind == kindMemory || q.kind == kindExits
+	return q.alike || a == b || costs && a.isolation() == b.isolation()
 }
 
 func summariseSide(values []float64, orders []int) *Side {

@@ -21,6 +21,10 @@ func Init() { inside.Main() }
 // is there when the caller has done what it has to do before Run. Optional.
 func Prefetch() { go func() { _, _ = program() }() } // Run reports the error
 
+// Program returns the executable of the container's own processes, see program.
+// It stays open: it is not the caller's to close.
+func Program() (*os.File, error) { return program() }
+
 // carried is embedded.ContainerInit, but in tests: they test what they were
 // compiled with.
 var carried = embedded.ContainerInit

@@ -29,7 +29,7 @@ type Kernel struct {
 	// Image is the path of the bzImage or vmlinux, Bytes its size.
 	Image string `json:"image"`
 	Bytes int64  `json:"bytes"`
-	// Fetched is when Fetch made it, or when a file was last changed.
+	// Fetched is when it was fetched or built, or when a file was last changed.
 	Fetched time.Time `json:"fetched"`
 	// ModulesDir is the directory with modules.builtin and kernel/; empty when
 	// the kernel has none.
@@ -128,10 +128,34 @@ func load(dir string) (*Kernel, error) {
 	return k, nil
 }
 
+// Flavour is the first word of a built kernel's name, "minimal"; of another kernel "".
+func (k *Kernel) Flavour() string {
+	if !k.Built {
+		return ""
+	}
+	flavour, _, _ := strings.Cut(k.Name, "-")
+	return flavour
+}
+
+// Newest returns the kernel of that flavour that was built last, or nil.
+func Newest(list []*Kernel, flavour string) *Kernel {
+	var newest *Kernel
+	for _, k := range list {
+		if flavour != "" && k.Flavour() == flavour && (newest == nil || k.Fetched.After(newest.Fetched)) {
+			newest = k
+		}
+	}
+	return newest
+}
+
 // Find returns the kernel a user means: the newest fetched one for "", the file
-// for a path (anything with a slash, or a file that exists), else the fetched
-// kernel whose name is, or uniquely starts with, name. Errors are *workload.Error.
+// for a path (anything with a slash, or a file that exists), the one built last for
+// a flavour, else the kernel whose name is, or uniquely starts with, name. Errors
+// are *workload.Error.
 func Find(name string) (*Kernel, error) {
+	if strings.ContainsRune(name, '/') { // whatever is in the cache
+		return fromFile(name)
+	}
 	all, err := List()
 	if err != nil {
 		return nil, err
@@ -142,6 +166,9 @@ func Find(name string) (*Kernel, error) {
 				Remedy: "'duplex kernel fetch' gets the distribution's; --kernel FILE names your own"}
 		}
 		return all[0], nil
+	}
+	if k := Newest(all, name); k != nil {
+		return k, nil
 	}
 	var match []*Kernel
 	for _, k := range all {
@@ -157,18 +184,13 @@ func Find(name string) (*Kernel, error) {
 	}
 	if info, err := os.Stat(name); err == nil && !info.IsDir() {
 		return fromFile(name)
-	} else if strings.ContainsRune(name, '/') {
-		if err == nil {
-			err = fmt.Errorf("%s: is a directory", name)
-		}
-		return nil, &workload.Error{Op: "open kernel", Err: err, Remedy: remedyImage}
 	}
 	err = errors.New("no such kernel")
 	if len(match) > 1 {
 		err = fmt.Errorf("%d kernels start with this", len(match))
 	}
 	return nil, &workload.Error{Op: "find kernel " + name, Err: err,
-		Remedy: "'duplex kernel ls' lists the fetched ones; a path to a bzImage or vmlinux works too"}
+		Remedy: "'duplex kernel ls' lists them; a path to a bzImage or vmlinux works too"}
 }
 
 // fromFile makes a Kernel of a file and of what lies beside it: config-RELEASE
@@ -181,7 +203,7 @@ func fromFile(path string) (*Kernel, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, &workload.Error{Op: "open kernel", Err: err}
+		return nil, &workload.Error{Op: "open kernel", Err: err, Remedy: remedyImage}
 	}
 	defer func() { _ = f.Close() }()
 	id, err := identify(f)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -56,7 +57,7 @@ func TestFindErrorsHaveRemedies(t *testing.T) {
 	if err := os.WriteFile(notKernel, []byte("milk, bread"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"", "no-such", notKernel} {
+	for _, name := range []string{"", "no-such", notKernel, "/no/such"} {
 		_, err := Find(name)
 		var werr *workload.Error
 		if !errors.As(err, &werr) || werr.Remedy == "" {
@@ -115,6 +116,9 @@ func TestFindAmongSeveral(t *testing.T) {
 	if !errors.As(err, &werr) || !strings.Contains(werr.Remedy, "6.1.0-9-cloud_6.1.1") {
 		t.Errorf("with a broken kernel: %v", err)
 	}
+	if k, err := Find(writeTemp(t, "vmlinux", smallELF(nil))); err != nil || k.Release != "6.6.6-test" {
+		t.Errorf("a file beside a broken kernel: %+v, %v", k, err)
+	}
 }
 
 // A built kernel is listed, and used when it is named.
@@ -147,6 +151,24 @@ func TestBuiltKernelsComeLast(t *testing.T) {
 	}
 	if list, err := List(); err != nil || len(list) != 2 {
 		t.Errorf("listed %v, %v", list, err)
+	}
+	// Of two, the flavour is the one made last, whatever their names.
+	older := b
+	older.Name = "minimal-6.6.6_9999"
+	k, err := Install(t.Context(), older)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(k.Image, time.Time{}, time.Unix(1e9, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"minimal": b.Name, "minimal-6.6.6_9": older.Name} {
+		if k, err := Find(name); err != nil || k.Name != want {
+			t.Errorf("Find(%q) = %+v, %v, want %s", name, k, err, want)
+		}
+	}
+	if k, err := Find("minimal-6.6.6"); err == nil {
+		t.Errorf("what two names start with is %+v", k)
 	}
 }
 

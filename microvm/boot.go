@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
 	"github.com/duplex-run/duplex/vmm/trace"
@@ -43,8 +44,12 @@ type BootOptions struct {
 	agent     streamMap // streams to connect the agent with
 	connected func()    // the agent's control stream is there
 	onMark    func(value byte, ns int64)
+	onStep    func(workload.Step)
 	onCost    func(cost)
 	files     unpacked                     // opened by the parent
+	save      *saving                      // save the machine when its agent asks for it
+	onSaved   func()                       // it was
+	restore   *restoring                   // restore a machine instead of booting one
 	networks  *networks                    // of this process
 	confine   func() (func() error, error) // right before the guest starts
 }
@@ -129,11 +134,12 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 	}
 	enter := func() error { return nil }
 	cpus, limit := h.vcpus()
-	vm, err := vmm.New(vmm.Config{
+	cfg := vmm.Config{
 		Kernel: h.Kernel, KernelFile: o.files.take(fileKernel), Initrd: h.Initrd, InitrdFile: o.files.take(fileInitrd),
 		Cmdline: h.Cmdline, Memory: h.Memory, CPUs: cpus, CPULimit: limit, Console: o.Serial, Devices: devices,
-		Trace: w, OnEvent: o.OnEvent, OnMark: o.onMark, EnterVCPU: func() error { return enter() },
-	})
+		Trace: w, OnEvent: o.event, OnMark: o.mark, EnterVCPU: func() error { return enter() },
+	}
+	vm, err := o.build(cfg)
 	if err != nil {
 		return vmm.Exit{}, vmm.Stats{}, errors.Join(err, closeAll(devices))
 	}
@@ -144,7 +150,7 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 		}
 	}
 	stop := o.attend(vm)
-	exit, err := vm.Run(ctx)
+	exit, err := o.run(ctx, vm)
 	stop()
 	stats := vm.Stats()
 	if o.onCost != nil {
@@ -154,6 +160,67 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 		err = errors.Join(err, agent.close())
 	}
 	return exit, stats, err
+}
+
+// build makes the VM: new, or restored.
+func (o *BootOptions) build(cfg vmm.Config) (*vmm.VM, error) {
+	if o.save != nil {
+		o.save.listen(&cfg)
+	}
+	if o.restore != nil {
+		return o.restore.restore(cfg)
+	}
+	vm, err := vmm.New(cfg)
+	if o.save != nil {
+		o.save.vm = vm
+	}
+	return vm, err
+}
+
+func (o *BootOptions) run(ctx context.Context, vm *vmm.VM) (vmm.Exit, error) {
+	if o.save == nil {
+		return vm.Run(ctx)
+	}
+	exit, saved, err := o.save.run(ctx)
+	if saved && err == nil && o.onSaved != nil {
+		o.onSaved()
+	}
+	return exit, err
+}
+
+// event passes on what the machine says of its way up; mark does the same for the
+// guest. Both also give the Step, when this process is the one that records it.
+func (o *BootOptions) event(e vmm.Event, ns int64) {
+	o.step(note{Kind: noteEvent, Value: int(e), Ns: ns, Faults: workload.OwnFaults()})
+	if o.OnEvent != nil {
+		o.OnEvent(e, ns)
+	}
+}
+
+func (o *BootOptions) mark(value byte, ns int64) {
+	o.step(note{Kind: noteMark, Value: int(value), Ns: ns, Faults: workload.OwnFaults()})
+	if o.onMark != nil {
+		o.onMark(value, ns)
+	}
+}
+
+// step records an event or a mark as a Step.
+func (o *BootOptions) step(n note) {
+	if o.onStep == nil {
+		return
+	}
+	name := ""
+	switch {
+	case n.Kind == noteEvent:
+		name = eventPhase(vmm.Event(n.Value)).String()
+	case n.Kind == noteJailed:
+		name = "enter the jail"
+	case n.Value == agentproto.MarkStep:
+		name = workload.StepMark
+	default:
+		name = markPhase(byte(n.Value)).String()
+	}
+	o.onStep(workload.Step{Name: name, Ns: n.Ns, Process: workload.ProcessMonitor, Faults: n.Faults})
 }
 
 // attend serves the machine from outside until what it returns is called.

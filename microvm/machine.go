@@ -29,6 +29,7 @@ type machine struct {
 	bootTimeout time.Duration
 	overdue     atomic.Bool // ended because the agent did not come up
 	connected   atomic.Bool // the agent opened its control stream, the last one
+	restored    bool        // from a snapshot, not booted
 
 	stats vmm.Stats // when it has ended
 	cost  cost
@@ -46,6 +47,7 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 		Serial: m.console, Trace: r.Trace, NoJail: r.NoJail, Warn: r.Warn,
 		OnEvent:   func(e vmm.Event, ns int64) { rec.StampAt(eventPhase(e), ns) },
 		onMark:    func(value byte, ns int64) { rec.StampAt(markPhase(value), ns) },
+		onStep:    rec.AddStep,
 		onCost:    func(c cost) { m.cost = c },
 		connected: func() { m.connected.Store(true) },
 	}
@@ -70,8 +72,17 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 	return m, nil
 }
 
+// logCmdline makes the guest's kernel note in its log what each initcall takes, in
+// a buffer that holds them all (Debian's cloud kernel writes 90 KiB), and its agent
+// note its own steps there, more than the ten lines in five seconds that programs
+// may write (printk.devkmsg), and send it all.
+const logCmdline = "initcall_debug log_buf_len=512K printk.devkmsg=on " + agentproto.ReportKey + "=1"
+
 func (r Runner) cmdline() string {
 	line := vmm.DefaultCmdline + " " + agentproto.TransportKey + "=" + agentproto.TransportVsock
+	if r.Log != nil {
+		line += " " + logCmdline
+	}
 	if r.Cmdline != "" {
 		line += " " + r.Cmdline
 	}
@@ -149,6 +160,11 @@ func (m *machine) explain(err error, ended <-chan ending) error {
 	case <-time.After(endGrace):
 		err = fmt.Errorf("%w, and the guest still runs", err)
 	}
+	return m.quote(err)
+}
+
+// quote adds the end of the console to err.
+func (m *machine) quote(err error) error {
 	if lines := console.Lines(m.console.String(), consoleLines); len(lines) > 0 {
 		err = fmt.Errorf("%w\nThe guest's console ended with:\n  %s", err, strings.Join(lines, "\n  "))
 	}

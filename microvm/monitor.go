@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +41,7 @@ func Init() {
 // monitorMain is the monitor's process: it makes the machine of the setup it is
 // sent, goes to jail, and runs it.
 func monitorMain() int {
-	m := &monitor{control: pollable(controlSocket, "control")}
+	m := &monitor{began: workload.Now(), control: pollable(controlSocket, "control")}
 	in := &receiver{f: m.control}
 	var s setup
 	if err := in.receive(&s); err != nil {
@@ -56,6 +57,7 @@ func monitorMain() int {
 
 // monitor is the state of that process.
 type monitor struct {
+	began   int64 // workload.Now at the start of main
 	control *os.File
 	send    sync.Mutex
 	private int64
@@ -90,6 +92,9 @@ func (m *monitor) boot(in *receiver, s setup) (vmm.Exit, vmm.Stats, error) {
 	go obey(in, cancel, power)
 	o := m.options(s, files)
 	o.Shutdown = power
+	if o.restore, err = unpackRestoring(files); err != nil {
+		return vmm.Exit{}, vmm.Stats{}, err
+	}
 	return bootHere(ctx, s.Hardware, o)
 }
 
@@ -121,11 +126,19 @@ func (m *monitor) options(s setup, files unpacked) BootOptions {
 	}
 	o := BootOptions{
 		files: files, StatsEvery: s.StatsEvery,
-		OnEvent:   func(e vmm.Event, ns int64) { _ = m.tell(note{Kind: noteEvent, Value: int(e), Ns: ns}) },
-		onMark:    func(v byte, ns int64) { _ = m.tell(note{Kind: noteMark, Value: int(v), Ns: ns}) },
+		OnEvent: func(e vmm.Event, ns int64) {
+			_ = m.tell(note{Kind: noteEvent, Value: int(e), Ns: ns, Faults: workload.OwnFaults()})
+		},
+		onMark: func(v byte, ns int64) {
+			_ = m.tell(note{Kind: noteMark, Value: int(v), Ns: ns, Faults: workload.OwnFaults()})
+		},
 		connected: func() { _ = m.tell(note{Kind: noteConnected}) },
 		onCost:    func(c cost) { m.private = c.private },
 		confine:   func() (func() error, error) { return m.confine(s) },
+		onSaved:   func() { _ = m.tell(note{Kind: noteSaved}) },
+	}
+	if memory, machine := files.take(fileSaveMemory), files.take(fileSave); memory != nil && machine != nil {
+		o.save = newSaving(memory, machine)
 	}
 	if s.StatsEvery > 0 {
 		o.OnStats = func(st vmm.Stats) { _ = m.tell(note{Kind: noteStats, Stats: bounded(st)}) }
@@ -159,7 +172,7 @@ const shareCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOW
 
 // confine enters the jail: everything is open, and the guest has not run yet.
 func (m *monitor) confine(s setup) (func() error, error) {
-	c := jail.Config{Report: os.NewFile(reportPipe, "report"), Isolated: s.Isolated, MaxFiles: maxFiles(s)}
+	c := jail.Config{Report: os.NewFile(reportPipe, "report"), Isolated: s.Isolated, MaxFiles: maxFiles(s), Saves: slices.Contains(s.Files, fileSave)}
 	for i, share := range s.Hardware.Shares {
 		c.Capabilities = shareCaps
 		c.Shares = append(c.Shares, confine.Beneath{Dir: m.shares[i], ReadOnly: share.ReadOnly})
@@ -171,7 +184,7 @@ func (m *monitor) confine(s setup) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.tell(note{Kind: noteJailed, Layers: &j.Layers}); err != nil {
+	if err := m.tell(note{Kind: noteJailed, Layers: &j.Layers, Ns: workload.Now(), Began: m.began, Faults: workload.OwnFaults()}); err != nil {
 		return nil, err
 	}
 	underAttack(s, jail.Monitor)

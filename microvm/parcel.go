@@ -35,6 +35,10 @@ const (
 	fileShare      = "share"
 	fileVsock      = "vsock"
 	fileDial       = "dial"
+	fileMemory     = "memory"       // to restore from
+	fileMachine    = "machine"      //
+	fileSaveMemory = "save-memory"  // to save to
+	fileSave       = "save-machine" //
 	reportPipe     = 4
 	controlSocket  = 3
 	firstFile      = 5
@@ -101,6 +105,9 @@ func (p *parcel) pack(h *Hardware) error {
 		if err := open(numbered(fileShare, i), s.Dir, unix.O_PATH); err != nil {
 			return &workload.Error{Op: "make the microVM", Err: fmt.Errorf("share: %w", err)}
 		}
+	}
+	if h.Kernel == "" { // restored
+		return nil
 	}
 	if err := open(fileKernel, h.Kernel, os.O_RDONLY); err != nil {
 		return fmt.Errorf("open the kernel: %w", err)

@@ -86,9 +86,15 @@ func (p *process) start(h *Hardware, files *parcel) error {
 	if err := p.connect(files); err != nil {
 		return err
 	}
+	if err := p.snapshots(files); err != nil {
+		return err
+	}
 	isolated, err := p.spawn(files, identity(h))
 	if err != nil {
 		return fmt.Errorf("start the monitor: %w", err)
+	}
+	if p.o.onStep != nil {
+		p.o.onStep(workload.Step{Name: "start the monitor", Ns: workload.Now(), Process: workload.ProcessDuplex, Faults: workload.OwnFaults()})
 	}
 	return send(p.control, setup{Hardware: *h, Files: files.names, Isolated: isolated, StatsEvery: p.statsEvery()})
 }
@@ -134,6 +140,26 @@ func (p *process) connect(files *parcel) error {
 			_, _ = io.Copy(w, in)
 			_ = w.Close()
 		}()
+	}
+	return nil
+}
+
+// snapshots packs what the machine is restored from or saved to.
+func (p *process) snapshots(files *parcel) error {
+	if p.o.restore != nil {
+		if err := p.o.restore.pack(files); err != nil {
+			return err
+		}
+	}
+	if p.o.save == nil {
+		return nil
+	}
+	for name, f := range map[string]*os.File{fileSaveMemory: p.o.save.memory, fileSave: p.o.save.machine} {
+		d, err := duplicate(f)
+		if err != nil {
+			return err
+		}
+		files.add(name, d)
 	}
 	return nil
 }
@@ -295,6 +321,15 @@ func (p *process) settle() {
 
 // note acts on a message. Nothing in it is trusted.
 func (p *process) note(n note) {
+	switch n.Kind {
+	case noteEvent, noteMark:
+		p.o.step(n)
+	case noteJailed:
+		if p.o.onStep != nil {
+			p.o.onStep(workload.Step{Name: "the monitor's program starts", Ns: n.Began, Process: workload.ProcessMonitor})
+		}
+		p.o.step(n)
+	}
 	switch {
 	case n.Kind == noteEvent && p.o.OnEvent != nil:
 		p.o.OnEvent(vmm.Event(n.Value), n.Ns)
@@ -302,6 +337,8 @@ func (p *process) note(n note) {
 		p.o.onMark(byte(n.Value), n.Ns)
 	case n.Kind == noteConnected && p.o.connected != nil:
 		p.o.connected()
+	case n.Kind == noteSaved && p.o.onSaved != nil:
+		p.o.onSaved()
 	case n.Kind == noteStats && n.Stats != nil && p.o.OnStats != nil:
 		p.o.OnStats(*n.Stats)
 	case n.Kind == noteJailed && n.Layers != nil && p.o.Warn != nil:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/microvm/snapshot"
 	"github.com/duplex-run/duplex/vmm"
 )
 
@@ -42,11 +43,21 @@ type Runner struct {
 	Network *Network
 	// Trace is a file to write every exit to; "" for none. See package trace.
 	Trace string
+	// Log, if set, gets the guest kernel's log in parts, in the format of /dev/kmsg,
+	// once the workload has ended: with the kernel's initcalls and the agent's steps,
+	// which takes the guest some time. It is the guest's word, agentproto.MaxLog bytes
+	// at most.
+	Log func(string)
 	// NoJail runs the monitor in this process, unconfined: a guest that takes it
 	// over has everything that the caller has.
 	NoJail bool
 	// Warn is told what this host lacks for the jail; nil discards it.
 	Warn func(string)
+	// Version is duplex's own: a snapshot is used by the version that made it.
+	Version string
+	// Snapshot is what the machine is restored from instead of being booted; nil
+	// boots it. It must be one for SnapshotKey of the spec. Run takes its memory.
+	Snapshot *snapshot.Snapshot
 }
 
 // Run implements workload.Runner. Errors are *workload.Error, or ctx.Err() when
@@ -61,6 +72,10 @@ func (r Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdi
 	m, err := r.newMachine(spec, memory, rec)
 	if err != nil {
 		return workload.Exit{}, err
+	}
+	if r.Snapshot != nil {
+		m.resume(r.Snapshot)
+		defer func() { _ = m.options.restore.close() }() // if nobody came to map it
 	}
 	exit, err := m.run(ctx, r.session(m, spec, started, rec), m.start(spec), stdio)
 	used.record(m.stats, m.cost, rec)
@@ -92,14 +107,18 @@ const diskID = "rootfs"
 func (m *machine) start(spec workload.Spec) *agentproto.Start {
 	spec.Rootfs = workload.Rootfs{Digest: spec.Rootfs.Digest}
 	spec.Volumes = nil
-	return &agentproto.Start{Spec: spec, Root: diskID, Balloon: true, Shares: m.shares, Network: m.network}
+	start := &agentproto.Start{Spec: spec, Root: diskID, Balloon: true, Shares: m.shares, Network: m.network}
+	if m.restored {
+		start.Clone = agentproto.NewClone()
+	}
+	return start
 }
 
 func (r Runner) session(m *machine, spec workload.Spec, started time.Time, rec *workload.Recorder) *agentproto.Session {
 	s := &agentproto.Session{
 		Control: m.streams[agentproto.Control], Stdin: m.streams[agentproto.Stdin],
 		Stdout: m.streams[agentproto.Stdout], Stderr: m.streams[agentproto.Stderr],
-		Recorder: rec,
+		Recorder: rec, OnLog: r.Log,
 	}
 	if spec.Timeout > 0 {
 		s.Deadline = started.Add(spec.Timeout)

@@ -25,6 +25,9 @@ func (u usage) record(stats vmm.Stats, c cost, rec *workload.Recorder) {
 	rec.SetUsage(func(w *workload.Usage) {
 		w.CPUNs += processCPU() - u.cpu + c.cpu
 		w.Exits = stats.Exits
+		w.Bytes = map[string]int64{
+			"kernel": int64(stats.KernelBytes), "initrd": int64(stats.InitrdBytes), "disk_read": int64(stats.DiskBytes),
+		}
 		if w.Memory == nil {
 			w.Memory = map[string]int64{}
 		}

@@ -41,14 +41,16 @@ type order struct {
 // note is a message from the monitor. The parent does not trust it: a guest may
 // have taken the monitor over.
 type note struct {
-	Kind    noteKind
-	Value   int   // event, mark
-	Ns      int64 // event, mark: CLOCK_MONOTONIC_RAW
-	Layers  *jail.Layers
-	Stats   *vmm.Stats
-	Exit    *vmm.Exit
-	Private int64    // ended: the monitor's own memory, in bytes; 0 unknown
-	Failure *failure // ended
+	Kind            noteKind
+	Value           int   // event, mark
+	Ns              int64 // event, mark, jailed: CLOCK_MONOTONIC_RAW
+	Began           int64 // jailed: when the monitor's main began, as Ns
+	workload.Faults       // event, mark, jailed: the monitor's, so far
+	Layers          *jail.Layers
+	Stats           *vmm.Stats
+	Exit            *vmm.Exit
+	Private         int64    // ended: the monitor's own memory, in bytes; 0 unknown
+	Failure         *failure // ended
 }
 
 type noteKind string
@@ -59,6 +61,7 @@ const (
 	noteConnected noteKind = "connected"
 	noteJailed    noteKind = "jailed"
 	noteStats     noteKind = "stats"
+	noteSaved     noteKind = "saved"
 	noteEnded     noteKind = "ended" // the last one
 )
 

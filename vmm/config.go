@@ -89,15 +89,8 @@ func (c *Config) open() (_ *input, err error) {
 			err = errors.Join(err, in.close())
 		}
 	}()
-	switch {
-	case c.CPUs < 1 || c.CPUs > MaxCPUs:
-		return nil, fmt.Errorf("%w: %d CPUs, 1 to %d are possible", ErrConfig, c.CPUs, MaxCPUs)
-	case c.CPULimit < 0 || c.CPULimit > float64(c.CPUs) || c.CPULimit != c.CPULimit:
-		return nil, fmt.Errorf("%w: a limit of %v CPUs for %d", ErrConfig, c.CPULimit, c.CPUs)
-	case c.Memory == 0 || c.Memory%4096 != 0 || c.Memory > memory.MaxSize:
-		return nil, fmt.Errorf("%w: %d bytes of memory is not a multiple of 4096 up to %d", ErrConfig, c.Memory, memory.MaxSize)
-	case len(c.Devices) > MaxDevices:
-		return nil, fmt.Errorf("%w: %d devices, at most %d", ErrConfig, len(c.Devices), MaxDevices)
+	if err := c.check(); err != nil {
+		return nil, err
 	}
 	var kernelSize, initrdSize int64
 	if in.kernel, kernelSize, err = openFile(c.KernelFile, c.Kernel); err != nil {
@@ -119,6 +112,21 @@ func (c *Config) open() (_ *input, err error) {
 		return nil, fmt.Errorf("kernel %s: %w", c.Kernel, err)
 	}
 	return in, nil
+}
+
+// check checks the numbers.
+func (c *Config) check() error {
+	switch {
+	case c.CPUs < 1 || c.CPUs > MaxCPUs:
+		return fmt.Errorf("%w: %d CPUs, 1 to %d are possible", ErrConfig, c.CPUs, MaxCPUs)
+	case c.CPULimit < 0 || c.CPULimit > float64(c.CPUs) || c.CPULimit != c.CPULimit:
+		return fmt.Errorf("%w: a limit of %v CPUs for %d", ErrConfig, c.CPULimit, c.CPUs)
+	case c.Memory == 0 || c.Memory%4096 != 0 || c.Memory > memory.MaxSize:
+		return fmt.Errorf("%w: %d bytes of memory is not a multiple of 4096 up to %d", ErrConfig, c.Memory, memory.MaxSize)
+	case len(c.Devices) > MaxDevices:
+		return fmt.Errorf("%w: %d devices, at most %d", ErrConfig, len(c.Devices), MaxDevices)
+	}
+	return nil
 }
 
 // openFile opens path, unless f is that already. After an error f is closed.

@@ -7,7 +7,8 @@ import (
 )
 
 // gate is where the vCPUs wait while somebody holds them back: Pause, or the
-// throttle. A vCPU goes through it before every entry into the guest.
+// throttle. A vCPU goes through it whenever it was interrupted in KVM_RUN, so who
+// holds the gate kicks the vCPUs after that.
 type gate struct {
 	// attention is false as long as vCPUs just go through.
 	attention atomic.Bool
@@ -40,6 +41,13 @@ func (g *gate) pass() bool {
 		g.running++
 	}
 	return !g.open
+}
+
+// held says whether the gate is held and every vCPU is at it or gone.
+func (g *gate) held() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.holds > 0 && g.running == 0 && !g.open
 }
 
 // leave says that a vCPU will not come again.

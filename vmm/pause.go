@@ -14,15 +14,25 @@ var ErrNotRunning = errors.New("the VM is not running")
 // can be cancelled. On error (ctx ended first: a vCPU may be waiting for the
 // console's writer) the VM is as it was.
 func (v *VM) Pause(ctx context.Context) error {
+	if err := v.BeginPause(); err != nil {
+		return err
+	}
+	if err := v.gate.still(ctx); err != nil {
+		v.gate.release()
+		return err
+	}
+	return nil
+}
+
+// BeginPause is Pause, but does not wait: the vCPUs stop as soon as they come out
+// of the guest. Called by OnMark, it stops the guest right behind the instruction
+// that wrote the mark.
+func (v *VM) BeginPause() error {
 	if !v.ran.Load() || v.stop.Load() {
 		return ErrNotRunning
 	}
 	v.gate.hold()
 	v.kick()
-	if err := v.gate.still(ctx); err != nil {
-		v.gate.release()
-		return err
-	}
 	return nil
 }
 

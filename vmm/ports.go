@@ -14,9 +14,10 @@ const (
 	portSleepControl = 0x600
 	portSleepStatus  = 0x601
 
-	gsiSerial = 4
-	gsiPower  = 5
-	firstGSI  = 6
+	gsiGeneration = 3
+	gsiSerial     = 4
+	gsiPower      = 5
+	firstGSI      = 6
 )
 
 // i8042Reset is the command that pulses the processor's reset line.
@@ -90,7 +91,7 @@ func (v *VM) describe() acpi.Config {
 	c := acpi.Config{
 		CPUs: v.cfg.CPUs, SleepControl: portSleepControl, SleepStatus: portSleepStatus,
 		ResetPort: portI8042Command, ResetValue: i8042Reset,
-		SerialPort: portSerial, SerialGSI: gsiSerial, PowerGSI: gsiPower,
+		SerialPort: portSerial, SerialGSI: gsiSerial, PowerGSI: gsiPower, GenerationGSI: gsiGeneration,
 	}
 	for _, w := range v.wires {
 		c.Devices = append(c.Devices, acpi.MMIODevice{Base: uint32(w.base), Size: mmioSize, GSI: w.gsi})

@@ -26,6 +26,9 @@ type Stats struct {
 	// Resident is the guest memory that is in host memory, in bytes, when the run
 	// ended; 0 before. See VM.Resident.
 	Resident uint64
+	// KernelBytes and InitrdBytes were put into guest memory before the run;
+	// DiskBytes is what the guest has read from its disks.
+	KernelBytes, InitrdBytes, DiskBytes uint64
 }
 
 // maxReason is above every exit reason that KVM has, so far 40.
@@ -71,8 +74,12 @@ func (v *VM) Stats() Stats {
 	for _, c := range v.cpus {
 		c.counts.add(&s)
 	}
-	for _, w := range v.wires {
+	s.KernelBytes, s.InitrdBytes = v.loaded.kernel, v.loaded.initrd
+	for i, w := range v.wires {
 		s.Kicks = append(s.Kicks, w.kicked.Load())
+		if d, ok := v.cfg.Devices[i].(interface{ BytesRead() uint64 }); ok {
+			s.DiskBytes += d.BytesRead()
+		}
 	}
 	return s
 }

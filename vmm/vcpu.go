@@ -14,6 +14,7 @@ type vcpu struct {
 	vm     *VM
 	id     int
 	kvm    *kvm.VCPU
+	cpuid  []kvm.CPUIDEntry
 	counts cpuCounters
 	trace  *trace.Buffer // nil: not traced
 }
@@ -31,6 +32,19 @@ func (v *VM) loop(c *vcpu) error {
 		}
 	}
 	for v.gate.pass() {
+		if err := c.enter(); err != nil {
+			return err
+		}
+	}
+	c.trace.Flush()
+	return nil
+}
+
+// enter runs the guest and handles its exits until a signal interrupts it or the
+// run ends. When it was interrupted nothing of an exit is left to complete: KVM
+// does that at the next KVM_RUN, before it looks whether to return at once.
+func (c *vcpu) enter() error {
+	for !c.vm.stop.Load() {
 		reason, err := c.kvm.Run()
 		if err != nil {
 			return err
@@ -38,7 +52,7 @@ func (v *VM) loop(c *vcpu) error {
 		c.counts.exit(reason)
 		if reason == kvm.ExitIntr { // a signal: the gate knows what it is about
 			c.kvm.Unkick()
-			continue
+			return nil
 		}
 		began := c.trace.Now()
 		access, err := c.handle(reason)
@@ -48,7 +62,6 @@ func (v *VM) loop(c *vcpu) error {
 		access.Time, access.Kind = began, trace.Kind(min(reason, maxReason-1))
 		c.trace.Add(access)
 	}
-	c.trace.Flush()
 	return nil
 }
 

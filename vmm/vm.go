@@ -34,6 +34,7 @@ type VM struct {
 	mem     *memory.Memory
 	vm      *kvm.VM
 	cpus    []*vcpu
+	msrs    []uint32 // that Save saves
 	ports   bus.Bus
 	mmio    bus.Bus
 	console *console
@@ -42,6 +43,7 @@ type VM struct {
 	serial  *serial.Port
 	power   *kvm.Line       // of the power button
 	devices []virtio.Device // owned
+	loaded  struct{ kernel, initrd uint64 }
 
 	gate     gate
 	slow     sync.WaitGroup // writes of device statuses
@@ -82,7 +84,9 @@ func (v *VM) build(in *input) error {
 	if err != nil {
 		return err
 	}
-	err = v.create(sys)
+	if v.mem, err = memory.New(v.cfg.Memory); err == nil {
+		err = v.create(sys)
+	}
 	if err = errors.Join(err, sys.Close()); err != nil {
 		return err
 	}
@@ -93,10 +97,14 @@ func (v *VM) build(in *input) error {
 	if _, err := acpi.Build(v.mem, v.describe()); err != nil {
 		return err
 	}
+	if err := v.newGeneration(); err != nil {
+		return err
+	}
 	start, err := in.load(v.mem)
 	if err != nil {
 		return err
 	}
+	v.loaded.kernel, v.loaded.initrd = in.layout.Sizes()
 	if err := v.enter(start); err != nil {
 		return err
 	}
@@ -107,12 +115,9 @@ func (v *VM) build(in *input) error {
 	return nil
 }
 
-// create makes the VM, its memory, its interrupt controllers and its vCPUs.
+// create makes the VM around its memory, its interrupt controllers and its vCPUs.
 func (v *VM) create(sys *kvm.System) (err error) {
 	if v.vm, err = sys.CreateVM(); err != nil {
-		return err
-	}
-	if v.mem, err = memory.New(v.cfg.Memory); err != nil {
 		return err
 	}
 	for i, r := range v.mem.Regions() {
@@ -124,6 +129,9 @@ func (v *VM) create(sys *kvm.System) (err error) {
 		return err
 	}
 	if err := v.vm.CreateIRQChip(); err != nil {
+		return err
+	}
+	if v.msrs, err = listMSRs(sys); err != nil {
 		return err
 	}
 	leaves, err := supportedCPUID(sys)
@@ -146,16 +154,22 @@ func (v *VM) createCPU(id int, leaves []kvm.CPUIDEntry) error {
 	if err != nil {
 		return fmt.Errorf("vCPU %d: %w", id, err)
 	}
-	v.cpus = append(v.cpus, &vcpu{vm: v, id: id, kvm: k, trace: v.cfg.Trace.Buffer(id)})
-	if err := k.SetCPUID(guestCPUID(leaves, id, v.cfg.CPUs)); err != nil {
+	c := &vcpu{vm: v, id: id, kvm: k, trace: v.cfg.Trace.Buffer(id), cpuid: guestCPUID(leaves, id, v.cfg.CPUs)}
+	v.cpus = append(v.cpus, c)
+	if err := k.SetCPUID(c.cpuid); err != nil {
 		return fmt.Errorf("vCPU %d: %w", id, err)
 	}
-	return k.SetMSRs(bootMSRs)
+	return nil
 }
 
 // enter sets the registers the boot protocol asks for. The first vCPU starts;
 // the others wait in KVM_RUN for the guest to send them INIT and SIPI.
 func (v *VM) enter(start boot.Start) error {
+	for _, c := range v.cpus {
+		if err := c.kvm.SetMSRs(bootMSRs); err != nil {
+			return err
+		}
+	}
 	c := v.cpus[0].kvm
 	sregs, err := c.Sregs()
 	if err != nil {

@@ -21,4 +21,17 @@
 //
 // Either child sends failed instead of its next message when a step fails, and
 // exec sends exit when the command cannot be executed.
+//
+// An OCI container has one process, which becomes the program when it is told to
+// start, at a socket of its own: by then the process that created it is gone.
+//
+//	create                    duplex-oci (PID 1)
+//	  ├─ plan ─────────────────▶│ namespaces, mounts
+//	  │◀─────────────── hooks ──┤
+//	  ├─ go ───────────────────▶│ createContainer hooks, pivot_root
+//	  │◀──── terminal, notify ──┤ ids, capabilities, seccomp
+//	  │◀─────────────── ready ──┤ listens
+//	start                       │
+//	  ├─ connect, go ──────────▶│ startContainer hooks
+//	  │                         │ execve: the socket closes
 package handshake

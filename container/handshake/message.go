@@ -11,6 +11,11 @@ import (
 const (
 	InitName = "duplex-init"
 	ExecName = "duplex-exec"
+	// OCIName is that of an OCI container's first process, and of one that joins
+	// it: it becomes the user's program itself. argv[1] is the number of
+	// descriptors from 3 on that are the user's; its own follow: the handshake,
+	// then its executable.
+	OCIName = "duplex-oci"
 )
 
 // Descriptors those processes start with, after the standard three.
@@ -27,6 +32,7 @@ type Message struct {
 
 	Setup   *Setup         `json:"setup,omitempty"`   // setup
 	Execute *Execute       `json:"execute,omitempty"` // execute
+	Plan    *Plan          `json:"plan,omitempty"`    // plan
 	Stamps  []Stamp        `json:"stamps,omitempty"`  // ready, executing
 	Signal  int            `json:"signal,omitempty"`  // signal
 	Exit    *workload.Exit `json:"exit,omitempty"`    // exit
@@ -35,7 +41,7 @@ type Message struct {
 	Errno   syscall.Errno  `json:"errno,omitempty"`   // failed: the kernel's reason, if it was that
 
 	// File came with the message:
-	File *os.File `json:"-"` // terminal: the master
+	File *os.File `json:"-"` // terminal: the master; notify: the listener
 }
 
 // Kind is what a message says.
@@ -53,6 +59,11 @@ const (
 	KindSignal    Kind = "signal"
 	KindExit      Kind = "exit"
 	KindFailed    Kind = "failed"
+
+	// Of an OCI container, see doc.go.
+	KindPlan   Kind = "plan"
+	KindHooks  Kind = "hooks"
+	KindNotify Kind = "notify"
 )
 
 // Stamp is a phase passed in a child; all processes share the host's clock.

@@ -92,7 +92,8 @@ func mountCgroups(sys *os.File, v1 []string, unified bool) error {
 func v1Options(name string) []option {
 	out := []option{{"source", "cgroup"}}
 	for c := range strings.SplitSeq(name, ",") {
-		out = append(out, option{key: c})
+		key, value, _ := strings.Cut(c, "=") // name=systemd
+		out = append(out, option{key, value})
 	}
 	return out
 }

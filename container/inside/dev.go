@@ -157,9 +157,13 @@ func (b *builder) nodeMount(name string, dev uint64) (*os.File, error) {
 	return cloneMount(host, name, false)
 }
 
-// bindFile makes the empty file name below dir and attaches m to it.
+// bindFile makes the empty file name below dir, where it is missing, and attaches
+// m to it.
 func bindFile(m, dir *os.File, name string) error {
 	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_WRONLY, 0o666)
+	if errors.Is(err, unix.EEXIST) {
+		fd, err = unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	}
 	if err != nil {
 		return fmt.Errorf("make the mount point: %w", err)
 	}

@@ -29,7 +29,7 @@ func execMain(c handshake.Conn) error {
 		name string
 		run  func() error
 	}{
-		{"open the terminal", func() error { return openTerminal(c, e.Spec) }},
+		{"open the terminal", func() error { return openTerminal(c, e.Spec, true) }},
 		{"enter the cgroup namespace", func() error { return enterCgroups(e) }},
 		{"make a session keyring", newKeyring},
 		{"reset the signals", defaultSignals},

@@ -20,7 +20,8 @@ import (
 // A child changes the namespaces and credentials of one thread, and that must
 // be the one that executes the workload: the main thread, from the beginning.
 func init() {
-	if os.Args[0] == handshake.InitName || os.Args[0] == handshake.ExecName {
+	switch os.Args[0] {
+	case handshake.InitName, handshake.ExecName, handshake.OCIName:
 		runtime.LockOSThread()
 	}
 }
@@ -30,16 +31,21 @@ func init() {
 // nothing.
 func Main() {
 	var run func(handshake.Conn) error
+	connect := func() (handshake.Conn, error) {
+		err := unix.CloseRange(handshake.ConnFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+		return handshake.Conn{F: os.NewFile(handshake.ConnFD, "handshake")}, err
+	}
 	switch os.Args[0] {
 	case handshake.InitName:
 		run = initMain
 	case handshake.ExecName:
 		run = execMain
+	case handshake.OCIName:
+		run, connect = ociMain, ociConn
 	default:
 		return
 	}
-	c := handshake.Conn{F: os.NewFile(handshake.ConnFD, "handshake")}
-	err := unix.CloseRange(handshake.ConnFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	c, err := connect()
 	if err == nil {
 		err = run(c)
 	}

@@ -184,8 +184,10 @@ func copyAttributes(from *os.File, to string) error {
 // pivot makes the overlay the root of this mount namespace and lets go of the
 // host's (pivot_root(2), "pivot_root(".", ".")"). Processes whose root and
 // working directory were the old root, as the workload's, move along.
-func (b *builder) pivot() error {
-	if err := unix.Fchdir(int(b.root.Fd())); err != nil {
+func (b *builder) pivot() error { return pivotTo(b.root) }
+
+func pivotTo(root *os.File) error {
+	if err := unix.Fchdir(int(root.Fd())); err != nil {
 		return fmt.Errorf("enter the new root: %w", err)
 	}
 	if err := unix.PivotRoot(".", "."); err != nil {

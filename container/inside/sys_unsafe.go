@@ -12,10 +12,17 @@ import (
 // sock_filter, eight bytes each, in host order. The thread needs no_new_privs
 // or CAP_SYS_ADMIN.
 func installSeccomp(filter []byte) error {
+	_, err := installSeccompFlags(filter, 0)
+	return err
+}
+
+// installSeccompFlags is installSeccomp with SECCOMP_FILTER_FLAG_* flags; with
+// that of a new listener it returns the listener's descriptor, close-on-exec.
+func installSeccompFlags(filter []byte, flags uint32) (int, error) {
 	const size = int(unsafe.Sizeof(unix.SockFilter{}))
 	n := len(filter) / size
 	if n == 0 || n*size != len(filter) || n > unix.BPF_MAXINSNS {
-		return fmt.Errorf("seccomp: %d bytes are no filter", len(filter))
+		return -1, fmt.Errorf("seccomp: %d bytes are no filter", len(filter))
 	}
 	prog := unix.SockFprog{
 		Len: uint16(n),
@@ -24,12 +31,12 @@ func installSeccomp(filter []byte) error {
 		Filter: (*unix.SockFilter)(unsafe.Pointer(&filter[0])),
 	}
 	// SAFETY: the kernel reads prog and what it points to before it returns.
-	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
+	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(flags), uintptr(unsafe.Pointer(&prog)))
 	runtime.KeepAlive(filter)
 	if errno != 0 {
-		return fmt.Errorf("seccomp: %w", errno)
+		return -1, fmt.Errorf("seccomp: %w", errno)
 	}
-	return nil
+	return int(fd), nil
 }
 
 // defaultAction gives signal n the default action.

@@ -16,17 +16,24 @@ import (
 // controlling terminal and standard streams of this process, and sends the
 // master's descriptor to duplex. Without a TTY it does nothing.
 //
+// With console the slave is bound to /dev/console too.
+//
 // The slave is opened through the master (TIOCGPTPEER), never by name: a name
 // could lead elsewhere.
-func openTerminal(c handshake.Conn, spec workload.Spec) error {
+func openTerminal(c handshake.Conn, spec workload.Spec, console bool) error {
 	if !spec.TTY {
 		return nil
 	}
-	master, err := unix.Open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	const path = "/dev/pts/ptmx"
+	master, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open /dev/pts/ptmx: %w", err)
+		return fmt.Errorf("open %s: %w", path, err)
 	}
 	defer func() { _ = unix.Close(master) }()
+	var st unix.Statfs_t // an image may have put something else there
+	if err := unix.Fstatfs(master, &st); err != nil || st.Type != unix.DEVPTS_SUPER_MAGIC {
+		return errors.Join(fmt.Errorf("%s is not of devpts", path), err)
+	}
 	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
 		return fmt.Errorf("unlock the pseudo-terminal: %w", err)
 	}
@@ -51,6 +58,9 @@ func openTerminal(c handshake.Conn, spec workload.Spec) error {
 		if err := unix.Dup3(slave, fd, 0); err != nil {
 			return fmt.Errorf("make it standard stream %d: %w", fd, err)
 		}
+	}
+	if !console {
+		return nil
 	}
 	return bindConsole()
 }

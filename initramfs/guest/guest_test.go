@@ -232,9 +232,6 @@ func TestStage(t *testing.T) {
 	if _, err := s.enterRoot("another"); err == nil {
 		t.Error("another root was taken")
 	}
-	if _, err := s.balloonLater(true); err == nil {
-		t.Error("a balloon was taken from a machine without one")
-	}
 	for name, err := range map[string]error{
 		"a clone's message for a booted machine": becomeClone(&agentproto.Start{Clone: agentproto.NewClone()}, nil),
 		"a plain message for a restored machine": becomeClone(&agentproto.Start{}, s),

@@ -37,10 +37,13 @@ func balloonLater(dir string) (start func(), err error) {
 func loadLate(dir, name string) error {
 	order, err := os.ReadFile(filepath.Join(dir, "late-"+name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("this guest kernel has no %s", name)
+		return fmt.Errorf("%w %s", errNoModule, name)
 	}
 	if err != nil {
 		return fmt.Errorf("load module %s: %w", name, err)
 	}
 	return loadList(dir, order)
 }
+
+// errNoModule is a module that the kernel has neither built in nor as a file.
+var errNoModule = errors.New("this guest kernel has no")

@@ -11,6 +11,7 @@ import (
 
 func main() {
 	mark(agentproto.MarkKernelUp)
+	openReport()
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "duplex-agent: only useful as PID 1 of a duplex machine")
 		os.Exit(125)
@@ -26,6 +27,7 @@ func main() {
 // machine brings the machine up, runs one workload and returns when the host
 // has what it needs.
 func machine() error {
+	step("mount /dev, /proc and /sys")
 	if err := mountKernelFS(); err != nil {
 		return err
 	}
@@ -36,20 +38,15 @@ func machine() error {
 	if err != nil {
 		return err
 	}
-	transport := parameter(string(line), agentproto.TransportKey)
-	h, links, m, err := greet(transport, false)
+	var saved *stage
+	if root := parameter(string(line), agentproto.SnapshotKey); root != "" {
+		if saved, err = untilRestored(root); err != nil {
+			return err
+		}
+	}
+	h, links, m, err := greet(parameter(string(line), agentproto.TransportKey), saved != nil)
 	if err != nil {
 		return err
-	}
-	var saved *stage
-	if m.Type == agentproto.Prepare {
-		if saved, err = untilRestored(h, m.Prepare); err != nil || saved == nil {
-			return err
-		}
-		links.close()
-		if h, links, m, err = greet(transport, true); err != nil {
-			return err
-		}
 	}
 	if m.Type != agentproto.Run {
 		return fmt.Errorf("expected start, got %s", m.Type)
@@ -59,10 +56,12 @@ func machine() error {
 
 // greet opens the streams, says hello, and returns the host's first message.
 func greet(transport string, restored bool) (*host, links, *agentproto.Message, error) {
+	step("connect to the host")
 	l, err := connect(transport)
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	step("learn what to run")
 	h := &host{control: l[agentproto.Control], gone: make(chan struct{})}
 	hello := &agentproto.Message{Type: agentproto.Hello, Version: agentproto.Version, Restored: restored}
 	if err := h.send(hello); err != nil {

@@ -104,6 +104,7 @@ func loadModules(dir string) error {
 
 func loadList(dir string, order []byte) error {
 	for name := range strings.FieldsSeq(string(order)) {
+		step("load " + name)
 		if err := loadModule(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("load module %s: %w", name, err)
 		}

@@ -26,56 +26,49 @@ type stage struct {
 	balloon func()
 }
 
-// untilRestored prepares the machine, says so, and returns when it was saved and
-// restored: in each of its clones. It returns nil when the machine cannot be saved,
-// and the host knows.
-func untilRestored(h *host, p *agentproto.Preparation) (*stage, error) {
-	s, err := prepare(p)
+// lateModules are loaded before a snapshot: then they cost a clone nothing. The
+// balloon's waits for the workload in every machine.
+var lateModules = []string{"virtiofs", "virtio_net"}
+
+// untilRestored prepares the machine and asks the host to save it. It returns in its
+// clones: nobody goes on with this one.
+//
+// Nothing before the mark may come of random numbers that a workload could see: a
+// clone gets its own only later. The boot id is one of those, and the kernel makes it
+// when it is first read: do not.
+func untilRestored(device string) (*stage, error) {
+	s, err := prepare(device)
 	if err != nil {
-		return nil, h.send(&agentproto.Message{Type: agentproto.Failed, Step: "prepare the machine", Error: err.Error()})
+		return nil, fmt.Errorf("prepare the machine for its snapshot: %w", err)
 	}
-	if err := h.send(&agentproto.Message{Type: agentproto.Prepared}); err != nil {
-		return nil, err
-	}
-	if m, err := agentproto.ReadFromHost(h.control); err == nil {
-		return nil, fmt.Errorf("expected to be saved, got %s", m.Type)
-	}
-	mark(agentproto.MarkResumed) // any error: the streams do not outlive a snapshot
+	mark(agentproto.MarkSnapshot)
+	mark(agentproto.MarkResumed)
 	return s, nil
 }
 
 // prepare does everything that does not depend on a run.
-//
-// Nothing here may come of random numbers that a workload could see: a clone gets
-// its own only later. The boot id is one of those, and the kernel makes it when it
-// is first read: do not.
-func prepare(p *agentproto.Preparation) (*stage, error) {
-	s := &stage{device: p.Root}
+func prepare(device string) (*stage, error) {
+	s := &stage{device: device}
 	var err error
 	if s.late, err = os.Open(modulesDir); err != nil {
 		return nil, err
 	}
-	for _, m := range []struct {
-		name   string
-		wanted bool
-	}{{"virtiofs", p.Shares}, {"virtio_net", p.Network}} {
-		if !m.wanted {
-			continue
-		}
-		if err := loadLate(modulesDir, m.name); err != nil {
+	for _, name := range lateModules {
+		switch err := loadLate(modulesDir, name); {
+		case errors.Is(err, errNoModule): // said when a workload wants it
+		case err != nil:
 			return nil, err
+		default:
+			s.modules = append(s.modules, name)
 		}
-		s.modules = append(s.modules, m.name)
 	}
-	if p.Balloon {
-		if s.balloon, err = balloonLater(modulesDir); err != nil {
-			return nil, err
-		}
+	if s.balloon, err = balloonLater(modulesDir); err != nil {
+		return nil, err
 	}
 	if err := loopbackUp(); err != nil {
 		return nil, err
 	}
-	if s.upper, err = enterRoot(p.Root); err != nil {
+	if s.upper, err = enterRoot(device); err != nil {
 		return nil, fmt.Errorf("set up the root file system: %w", err)
 	}
 	return s, rehearse()
@@ -118,8 +111,6 @@ func (s *stage) balloonLater(has bool) (start func(), err error) {
 		return func() {}, nil
 	case s == nil:
 		return balloonLater(modulesDir)
-	case s.balloon == nil:
-		return nil, errors.New("the machine was saved without a balloon")
 	}
 	return s.balloon, nil
 }

@@ -16,12 +16,6 @@ import (
 // links are the connected streams.
 type links map[agentproto.Port]*os.File
 
-func (l links) close() {
-	for _, f := range l {
-		_ = f.Close() // broken already
-	}
-}
-
 // connect opens every stream; control last, so that the host has all of them
 // when it sees that one.
 func connect(transport string) (links, error) {

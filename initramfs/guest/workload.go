@@ -26,6 +26,7 @@ func serve(h *host, l links, start *agentproto.Start, saved *stage) error {
 	if err := becomeClone(start, saved); err != nil {
 		return fail("make the restored machine one of its own", err)
 	}
+	step("set clock, names and network")
 	if err := setIdentity(start, saved); err != nil {
 		return fail("set up the machine", err)
 	}
@@ -33,10 +34,12 @@ func serve(h *host, l links, start *agentproto.Start, saved *stage) error {
 	if err != nil {
 		return fail("set up the machine", err)
 	}
+	step("mount the root file system")
 	files, err := prepareRoot(start, saved)
 	if err != nil {
 		return fail("set up the root file system", err)
 	}
+	step("find the command")
 	if err := writeNames("/etc", launch.Hostname(start.Spec), start.Network); err != nil {
 		return fail("set up the network", err)
 	}
@@ -66,6 +69,9 @@ func serve(h *host, l links, start *agentproto.Start, saved *stage) error {
 // finish reports the exit, returns the files the host asked for, and waits for
 // the host to end the machine.
 func finish(h *host, l links, files *carried, exit *agentproto.Exit) error {
+	if err := sendLog(h); err != nil {
+		return err
+	}
 	if err := h.send(&agentproto.Message{Type: agentproto.Exited, Exit: exit}); err != nil {
 		return err
 	}
@@ -178,6 +184,7 @@ func startWorkload(spec *workload.Spec, path string, l links) (*running, *worklo
 		defer func() { _ = group.Close() }()
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
 	}
+	step("start the command")
 	mark(agentproto.MarkWorkload)
 	pid, err := syscall.ForkExec(path, spec.Argv, attr)
 	runtime.KeepAlive(child)

@@ -22,7 +22,6 @@ func TestRoundTrip(t *testing.T) {
 	guest := []*Message{
 		{Type: Hello, Version: Version},
 		{Type: Hello, Version: Version, Restored: true},
-		{Type: Prepared},
 		{Type: Started, PID: 42},
 		{Type: Failed, Step: "mount", Error: "no such device"},
 		{Type: Exited, Exit: &Exit{Exit: workload.Exit{Code: 255, Message: "x"}, StdoutBytes: 1 << 40}},
@@ -35,7 +34,6 @@ func TestRoundTrip(t *testing.T) {
 			Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.2.15/24"), netip.MustParsePrefix("fd00::15/64")},
 			Gateways:  []netip.Addr{netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("fd00::2")},
 			DNS:       []netip.Addr{netip.MustParseAddr("10.0.2.3")}}}},
-		{Type: Prepare, Prepare: &Preparation{Root: "rootfs", Balloon: true}},
 		{Type: Run, Start: &Start{Spec: workload.Spec{Argv: []string{"true"}}, Clone: NewClone()}},
 		{Type: Signal, Signal: 64},
 		{Type: Resize, Size: &workload.WinSize{Rows: 1, Cols: 65535}},
@@ -97,9 +95,6 @@ func TestCloneRefused(t *testing.T) {
 		if _, err := ReadFromHost(bytes.NewReader(in)); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
-	}
-	if _, err := ReadFromHost(bytes.NewReader(frame(`{"type":"prepare"}`))); !errors.Is(err, errIncomplete) {
-		t.Errorf("prepare for nothing: %v, want %v", err, errIncomplete)
 	}
 }
 

@@ -15,24 +15,16 @@
 //	                     <-    start{spec, root, ...}
 //	started{pid}         ->          or failed{step, error}, or exit (126, 127)
 //	                     <-    signal, resize, stdin_eof, closed   (any number)
+//	log{text}            ->          only when the kernel command line asked for it
 //	exit{code, bytes}    ->
 //	returned{bytes}      ->          only when start asked for files
 //
 // The agent powers the machine off when the control stream ends.
 //
-// A machine that is to be saved as a snapshot gets another answer to its hello:
-//
-//	hello{version}            ->
-//	                          <-    prepare{root, ...}
-//	prepared                  ->          or failed{step, error}
-//
-// The agent has then done everything that does not depend on a run, and waits. A
-// restored machine's streams are reset (virtio 1.2, 5.10.6.7): the agent opens new
-// ones and begins again. Start.Clone has what must differ between the clones of one
-// snapshot.
-//
-//	hello{version, restored}  ->
-//	                          <-    start{spec, root, clone, ...}
+// A machine that is to be saved as a snapshot (SnapshotKey) has no stream when it is:
+// the agent does all that does not depend on a run, asks by a mark to be saved, and
+// opens its streams when it is restored. Its hello says restored, and Start.Clone has
+// what must differ between the clones of one snapshot.
 //
 // Byte streams have no end of their own: stdin_eof says how many bytes came
 // before it, exit how many the agent wrote to stdout and stderr. The host waits

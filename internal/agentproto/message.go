@@ -22,13 +22,12 @@ type Type string
 // The types of messages, by who sends them.
 const (
 	Hello    Type = "hello"    // agent: Version, Restored
-	Prepared Type = "prepared" // agent: the machine can be saved
 	Started  Type = "started"  // agent: PID
 	Failed   Type = "failed"   // agent: Step, Error
 	Exited   Type = "exit"     // agent: Exit
 	Returned Type = "returned" // agent: Bytes of the tar stream, Error
+	Log      Type = "log"      // agent: Text, a part of the kernel's log; see ReportKey
 
-	Prepare  Type = "prepare"   // host: Preparation
 	Run      Type = "start"     // host: Start
 	Signal   Type = "signal"    // host: Signal
 	Resize   Type = "resize"    // host: Size
@@ -49,23 +48,11 @@ type Message struct {
 	Error    string            `json:"error,omitempty"`
 	Bytes    uint64            `json:"bytes,omitempty"`
 	Stream   string            `json:"stream,omitempty"`
+	Text     string            `json:"text,omitempty"`
 	Signal   int               `json:"signal,omitempty"`
 	Size     *workload.WinSize `json:"size,omitempty"`
 	Exit     *Exit             `json:"exit,omitempty"`
 	Start    *Start            `json:"start,omitempty"`
-	Prepare  *Preparation      `json:"prepare,omitempty"`
-}
-
-// Preparation is what a machine is prepared for before it is saved: everything
-// that does not depend on a run. Nothing in it may be secret, and nothing may come
-// of random numbers: all clones have it.
-type Preparation struct {
-	// Root is what Start.Root will be.
-	Root string `json:"root,omitempty"`
-	// Balloon, Shares and Network say that the machine has such devices.
-	Balloon bool `json:"balloon,omitempty"`
-	Shares  bool `json:"shares,omitempty"`
-	Network bool `json:"network,omitempty"`
 }
 
 // Exit is how the workload ended and how much it wrote.
@@ -225,8 +212,10 @@ func (m *Message) fromGuest() error {
 	case Exited:
 		ok = m.Exit != nil && m.Exit.Code >= 0 && m.Exit.Code <= 255 &&
 			m.Exit.Signal >= 0 && m.Exit.Signal <= maxSignal
-	case Returned, Pulse, Prepared:
+	case Returned, Pulse:
 		ok = true
+	case Log:
+		ok = m.Text != ""
 	default:
 		return fmt.Errorf("unexpected message %q from the guest", m.Type)
 	}
@@ -242,8 +231,6 @@ func (m *Message) fromHost() error {
 	switch m.Type {
 	case Run:
 		ok = m.Start != nil && len(m.Start.Spec.Argv) > 0 && m.Start.Network.valid() && m.Start.Clone.valid()
-	case Prepare:
-		ok = m.Prepare != nil
 	case Signal:
 		ok = m.Signal > 0 && m.Signal <= maxSignal
 	case Resize:
@@ -291,7 +278,14 @@ const (
 	MarksPort    = 0xd5
 	MarkKernelUp = 1
 	MarkWorkload = 2
-	MarkResumed  = 3 // the agent has seen that the machine was restored
+	// MarkSnapshot asks for the machine to be saved as it is right behind it: the
+	// agent has done all that does not depend on a run, and has no stream open.
+	MarkSnapshot = 3
+	// MarkStep comes right after a line of the kernel's log that begins with
+	// StepPrefix; see ReportKey.
+	MarkStep = 4
+	// MarkResumed is the first thing that a restored machine does.
+	MarkResumed = 5
 )
 
 // Words of the kernel command line that the agent reads.
@@ -299,4 +293,14 @@ const (
 	TransportKey    = "duplex.transport"
 	TransportVsock  = "vsock"
 	TransportSerial = "serial"
+	// SnapshotKey is there when the machine is to be saved; its value is the
+	// root file system of the runs to come, as Start.Root.
+	SnapshotKey = "duplex.snapshot"
+	// ReportKey=1 asks the agent where the boot goes: it names each of its steps in
+	// the kernel's log and marks it, so that both clocks see it, and sends that log
+	// when the workload has ended. Without a dot, or the kernel would take it for a
+	// module's parameter and not pass it on to init's environment.
+	ReportKey = "duplex_report"
+	// StepPrefix begins the line of a step in the kernel's log.
+	StepPrefix = "duplex: step "
 )

@@ -45,6 +45,9 @@ type Session struct {
 	Pulse time.Duration
 	// OnHello is called when the agent says hello; may be nil.
 	OnHello func()
+	// OnLog gets the kernel's log in parts, at most MaxLog bytes, when it was asked
+	// for (ReportKey); may be nil.
+	OnLog func(text string)
 	// Recorder gets PhaseWorkload (unless a mark stamped it), PhaseFirstByte and
 	// PhaseExited; may be nil.
 	Recorder *workload.Recorder
@@ -269,7 +272,11 @@ func (s *Session) pulse(ctx context.Context) {
 	}
 }
 
+// MaxLog bounds the bytes of a kernel's log that a Session takes.
+const MaxLog = 8 << 20
+
 func (s *Session) readControl(ctx context.Context) {
+	room := MaxLog
 	for {
 		m, err := ReadFromGuest(s.Control)
 		if err != nil {
@@ -278,6 +285,13 @@ func (s *Session) readControl(ctx context.Context) {
 		}
 		if m.Type == Pulse {
 			s.alive.Store(time.Now().UnixNano())
+			continue
+		}
+		if m.Type == Log {
+			if n := min(room, len(m.Text)); s.OnLog != nil && n > 0 {
+				room -= n
+				s.OnLog(m.Text[:n])
+			}
 			continue
 		}
 		select {

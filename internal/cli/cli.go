@@ -43,11 +43,14 @@ func commands() []command {
 		doctorCommand,
 		runCommand,
 		compareCommand,
+		bootReportCommand,
 		bootCommand,
 		traceCommand,
 		imageCommand,
 		kernelCommand,
+		snapshotCommand,
 		labCommand,
+		ociCommand,
 		versionCommand,
 	}
 }
@@ -119,7 +122,7 @@ func (a *app) help(w io.Writer) {
 	var b strings.Builder
 	b.WriteString("duplex runs one image in a microVM and in a container, and compares them.\n\nUsage: duplex COMMAND [FLAGS] [ARGS]\n\nCommands:\n")
 	for _, c := range commands() {
-		fmt.Fprintf(&b, "  %-9s %s\n", c.name, c.summary)
+		fmt.Fprintf(&b, "  %-11s %s\n", c.name, c.summary)
 	}
 	b.WriteString("\n'duplex COMMAND --help' says more.\n")
 	_, _ = io.WriteString(w, b.String())

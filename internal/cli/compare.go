@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/schollz/progressbar/v3"
@@ -27,7 +28,7 @@ import (
 var compareCommand = command{
 	name:    "compare",
 	args:    "[IMAGE [CMD [ARG...]]]",
-	summary: "Run an image in both isolations, many times, and compare time and isolation",
+	summary: "Run an image in a microVM, booted and restored, and in a container, and compare",
 	run:     runCompare,
 }
 
@@ -56,7 +57,7 @@ func (f *compareFlags) register(fs *pflag.FlagSet) {
 	fs.IntVarP(&f.n, "runs", "n", 10, "`N` samples of each side")
 	fs.IntVar(&f.warmup, "warmup", 1, "`N` runs of each side before them, thrown away")
 	fs.Uint64Var(&f.seed, "seed", 0, "seed `N` of the order and the statistics; 0 draws one")
-	fs.StringSliceVar(&f.sides, "isolation", []string{string(workload.VM), string(workload.Container)}, "the two `KINDS` to compare; twice the same shows the noise (A/A)")
+	fs.StringSliceVar(&f.sides, "isolation", nil, "two or three `KINDS` to compare, of vm, vm-warm (restored from a snapshot) and container; twice the same shows the noise (A/A) (default vm,vm-warm,container; with --volume vm,container)")
 	fs.BoolVar(&f.json, "json", false, "print the whole document as JSON instead of tables")
 	fs.StringVar(&f.output, "output", "", "also write the JSON document to `FILE`")
 	fs.BoolVar(&f.noProbe, "no-probe", false, "leave the isolation part out")
@@ -70,16 +71,35 @@ func (f *compareFlags) register(fs *pflag.FlagSet) {
 	_ = fs.MarkHidden("progress")
 }
 
-func (f *compareFlags) check(a *app) ([2]workload.Isolation, error) {
-	var sides [2]workload.Isolation
-	if len(f.sides) != 2 {
-		return sides, a.usage("--isolation=%s: want two, as vm,container", strings.Join(f.sides, ","))
+// columns are the sides to compare: those asked for, or all that are possible.
+func (f *compareFlags) columns(a *app) ([]compare.Column, error) {
+	if f.sides == nil && len(f.volumes) > 0 {
+		return []compare.Column{compare.VM, compare.Container}, nil
 	}
-	for i, s := range f.sides {
-		sides[i] = workload.Isolation(s)
-		if sides[i] != workload.VM && sides[i] != workload.Container {
-			return sides, a.usage("--isolation: %q: want vm or container", s)
+	if f.sides == nil {
+		return []compare.Column{compare.VM, compare.WarmVM, compare.Container}, nil
+	}
+	if len(f.sides) < 2 || len(f.sides) > compare.MaxColumns {
+		return nil, a.usage("--isolation=%s: want two or three, as vm,container", strings.Join(f.sides, ","))
+	}
+	var sides []compare.Column
+	for _, s := range f.sides {
+		c := compare.Column(s)
+		switch {
+		case !c.Valid():
+			return nil, a.usage("--isolation: %q: want vm, vm-warm or container", s)
+		case c == compare.WarmVM && len(f.volumes) > 0:
+			return nil, a.usage("--isolation=vm-warm and --volume exclude each other so far: volumes are devices, and those of a snapshot are fixed")
 		}
+		sides = append(sides, c)
+	}
+	return sides, nil
+}
+
+func (f *compareFlags) check(a *app) ([]compare.Column, error) {
+	sides, err := f.columns(a)
+	if err != nil {
+		return nil, err
 	}
 	if f.n < 1 || f.n > 100000 {
 		return sides, a.usage("--runs=%d: out of range 1 to 100000", f.n)
@@ -113,7 +133,7 @@ func runCompare(ctx context.Context, a *app, args []string) error {
 		f.seed = rand.Uint64() >> 32 // short enough to type again
 	}
 	var doc *compare.Document
-	wantVM := sides[0] == workload.VM || sides[1] == workload.VM
+	wantVM := slices.Contains(sides, compare.VM) || slices.Contains(sides, compare.WarmVM)
 	if why := a.labFor(f.lab, wantVM); why != "" {
 		doc, err = f.inLab(ctx, a, fs, args, why)
 	} else {
@@ -129,7 +149,8 @@ func runCompare(ctx context.Context, a *app, args []string) error {
 // measured.
 func (f *compareFlags) show(a *app, doc *compare.Document) error {
 	if f.output != "" {
-		if err := writeDocument(f.output, doc); err != nil {
+		write := func(w io.Writer) error { return compare.WriteJSON(w, doc) }
+		if err := replaceFile(f.output, write); err != nil {
 			return &workload.Error{Op: "--output " + f.output, Err: err}
 		}
 	}
@@ -150,13 +171,13 @@ func (f *compareFlags) show(a *app, doc *compare.Document) error {
 	return nil
 }
 
-// writeDocument replaces path in one step, so that nobody reads half of it.
-func writeDocument(path string, doc *compare.Document) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".duplex-compare-")
+// replaceFile writes path in one step, so that nobody reads half of it.
+func replaceFile(path string, write func(io.Writer) error) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".duplex-output-")
 	if err != nil {
 		return err
 	}
-	err = compare.WriteJSON(tmp, doc)
+	err = write(tmp)
 	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
@@ -181,13 +202,13 @@ func imageArg(fs *pflag.FlagSet) (ref string, cmd []string) {
 }
 
 // here compares on this machine.
-func (f *compareFlags) here(ctx context.Context, a *app, fs *pflag.FlagSet, sides [2]workload.Isolation) (*compare.Document, error) {
+func (f *compareFlags) here(ctx context.Context, a *app, fs *pflag.FlagSet, sides []compare.Column) (*compare.Document, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find the duplex binary: %w", err)
 	}
 	ref, cmd := imageArg(fs)
-	needTree := (sides[0] == workload.Container || sides[1] == workload.Container) && os.Geteuid() != 0
+	needTree := slices.Contains(sides, compare.Container) && os.Geteuid() != 0
 	img, err := a.image(ctx, ref, needTree)
 	if err != nil {
 		return nil, err
@@ -237,12 +258,19 @@ func fdPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) 
 func (f *compareFlags) forRun(fs *pflag.FlagSet) []string {
 	shared := pflag.NewFlagSet("", pflag.ContinueOnError)
 	new(runOptions).register(shared)
-	flags := []string{"--lab=never"}
+	flags := passOn(fs, func(name string) bool { return shared.Lookup(name) != nil })
 	if f.interactive {
 		flags = append(flags, "--interactive")
 	}
+	return flags
+}
+
+// passOn returns the flags that were given and are wanted, for a `duplex run` on
+// this machine.
+func passOn(fs *pflag.FlagSet, wanted func(name string) bool) []string {
+	flags := []string{"--lab=never"}
 	fs.Visit(func(fl *pflag.Flag) {
-		if fl.Name == "lab" || shared.Lookup(fl.Name) == nil {
+		if fl.Name == "lab" || !wanted(fl.Name) {
 			return
 		}
 		values := []string{fl.Value.String()}
@@ -284,7 +312,11 @@ func (f *compareFlags) inLab(ctx context.Context, a *app, fs *pflag.FlagSet, arg
 }
 
 // host describes the machine this process runs on.
-func (f *compareFlags) host() compare.Host {
+func (f *compareFlags) host() compare.Host { return describeHost(f.labWhy, f.deterministic) }
+
+// describeHost describes the machine this process runs on; labWhy is empty unless
+// that is the lab.
+func describeHost(labWhy string, deterministic bool) compare.Host {
 	v := isolation.ReadValues("/proc")
 	cgroup, _, _ := strings.Cut(hostcheck.Cgroup().Detail, ",")
 	h := compare.Host{
@@ -292,8 +324,8 @@ func (f *compareFlags) host() compare.Host {
 		Kernel: isolation.KernelRelease(), KVM: kvmVerdict(), Cgroup: cgroup,
 	}
 	h.BootID, _ = isolation.ReadBootID() // empty where /proc hides it
-	if f.labWhy != "" {
-		h.Lab = &compare.Lab{Why: f.labWhy, Deterministic: f.deterministic}
+	if labWhy != "" {
+		h.Lab = &compare.Lab{Why: labWhy, Deterministic: deterministic}
 	}
 	return h
 }

@@ -75,12 +75,12 @@ func TestInnerCompareLeavesFilesToTheOuter(t *testing.T) {
 func TestShow(t *testing.T) {
 	doc := &compare.Document{
 		Schema:   compare.Schema,
-		Settings: compare.Settings{Sides: [2]workload.Isolation{workload.VM, workload.Container}, N: 1, Order: []int{0, 1}},
+		Settings: compare.Settings{Sides: []compare.Column{compare.VM, compare.Container}, N: 1, Order: []int{0, 1}},
 		Runs: []compare.Sample{
-			{Isolation: workload.VM, Exit: compare.SampleExit{Failed: "no KVM"}},
-			{Isolation: workload.Container, Order: 1},
+			{Isolation: compare.VM, Exit: compare.SampleExit{Failed: "no KVM"}},
+			{Isolation: compare.Container, Order: 1},
 		},
-		Summary: compare.Summary{Failed: [2]int{1, 0}},
+		Summary: compare.Summary{Failed: []int{1, 0}},
 	}
 	path := filepath.Join(t.TempDir(), "doc.json")
 	var out bytes.Buffer
@@ -97,7 +97,7 @@ func TestShow(t *testing.T) {
 	if err != nil || len(left) != 0 {
 		t.Errorf("left %q, %v", left, err)
 	}
-	doc.Summary.Failed = [2]int{}
+	doc.Summary.Failed = []int{0, 0}
 	if err := f.show(&app{out: io.Discard}, doc); err != nil {
 		t.Errorf("both sides measured: %v", err)
 	}

@@ -115,11 +115,20 @@ func runKernelLs(_ context.Context, a *app, args []string) error {
 	return printKernels(a.out, list)
 }
 
+// printKernels prints a table; its last column is what --kernel takes in the place
+// of the name.
 func printKernels(w io.Writer, list []*kernel.Kernel) error {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	_, _ = fmt.Fprintln(tw, "NAME\tSIZE\tFETCHED")
-	for _, k := range list {
-		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\n", k.Name, units.BytesSize(float64(k.Bytes)), k.Fetched.Format("2006-01-02 15:04"))
+	_, _ = fmt.Fprintln(tw, "NAME\tSIZE\tMADE\t--kernel")
+	for i, k := range list {
+		short := ""
+		switch {
+		case i == 0 && !k.Built:
+			short = "(default)"
+		case k == kernel.Newest(list, k.Flavour()):
+			short = k.Flavour()
+		}
+		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", k.Name, units.BytesSize(float64(k.Bytes)), k.Fetched.Format("2006-01-02"), short)
 	}
 	return tw.Flush()
 }

@@ -70,9 +70,18 @@ func TestPrintKernel(t *testing.T) {
 func TestPrintKernels(t *testing.T) {
 	long := kernelInfo().Kernel
 	long.Name = "6.12.100+bpo-cloud-amd64_6.12.100-1~bpo12+1"
-	k := kernelInfo().Kernel
+	list := []*kernel.Kernel{&long}
+	for _, name := range []string{
+		kernelInfo().Name, "6.1.0-55-cloud-amd64_6.1.192-1", "duplex-6.12.117_b6f5a9bd1a7c",
+		"minimal-6.1.192_0123456789ab", "minimal-6.12.117_373993b965ad", "minimal-6.12.117_373993b965ae",
+	} {
+		k := kernelInfo().Kernel
+		k.Name, k.Built = name, name[0] != '6'
+		k.Fetched = k.Fetched.AddDate(0, 0, len(list))
+		list = append(list, &k)
+	}
 	var out bytes.Buffer
-	if err := printKernels(&out, []*kernel.Kernel{&long, &k}); err != nil {
+	if err := printKernels(&out, list); err != nil {
 		t.Fatal(err)
 	}
 	checkGolden(t, "kernel-ls.golden", out.Bytes())

@@ -28,12 +28,17 @@ type runFlags struct {
 	runOptions
 	isolation     string
 	vm, container bool
+	warm          bool
 	network       string
 	publish       []string
 	trace         string
 	// For duplex's own use: compare reads the report, and runs its probe.
 	reportFD int
 	probe    bool
+	// For boot-report: where the guest kernel's log goes, and that the workload is
+	// killed once it has written something.
+	bootLog     string
+	untilOutput bool
 }
 
 func (f *runFlags) register(fs *pflag.FlagSet) {
@@ -42,14 +47,18 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.isolation, "isolation", string(workload.VM), "`KIND` of isolation: vm or container")
 	fs.BoolVarP(&f.interactive, "interactive", "i", false, "keep stdin open; without it the command reads end of file")
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
+	fs.BoolVar(&f.warm, "warm", false, "restore a booted microVM from a snapshot, which the first such run makes; see 'duplex snapshot'")
 	f.runOptions.register(fs)
 	fs.StringVar(&f.network, "network", "none", "network of a microVM: none, user, or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP]; mac=ADDRESS")
 	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host to the microVM, with --network user")
 	fs.StringVar(&f.trace, "trace", "", "write every exit of the microVM to `FILE`; see 'duplex trace'")
 	fs.IntVar(&f.reportFD, "report-fd", 0, "")
 	fs.BoolVar(&f.probe, "probe", false, "")
-	_ = fs.MarkHidden("report-fd")
-	_ = fs.MarkHidden("probe")
+	fs.StringVar(&f.bootLog, "boot-log", "", "")
+	fs.BoolVar(&f.untilOutput, "until-output", false, "")
+	for _, own := range []string{"report-fd", "probe", "boot-log", "until-output"} {
+		_ = fs.MarkHidden(own)
+	}
 }
 
 // pick settles the isolation; --vm, --container and --isolation must agree.
@@ -119,11 +128,14 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	if err != nil {
 		return none, err
 	}
+	if err := f.checkWarm(a, iso); err != nil {
+		return none, err
+	}
 	a.sweep()
 	if a.labFor(f.lab, iso == workload.VM) != "" {
-		return none, a.runInLab(ctx, labJob{fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions, output: []string{f.trace}})
+		return none, a.runInLab(ctx, labJob{fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions, output: []string{f.trace, f.bootLog}})
 	}
-	runner, spec, err := f.prepare(ctx, a, fs, iso, nic)
+	runner, spec, err := f.prepare(ctx, a, fs, iso, nic, rec)
 	if err != nil {
 		return none, err
 	}
@@ -133,6 +145,9 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 		return none, err
 	}
 	defer se.close()
+	if f.untilOutput {
+		se.endAtOutput()
+	}
 	exit, err := runner.Run(se.ctx, spec, se.stdio, rec)
 	if err == nil && a.signal.Load() != 0 && se.ctx.Err() != nil {
 		err = context.Canceled // a signal ended it, whatever the workload made of that
@@ -141,7 +156,7 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 }
 
 // prepare resolves the image and, for a microVM, the kernel and the initramfs.
-func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso workload.Isolation, nic *microvm.Network) (workload.Runner, workload.Spec, error) {
+func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso workload.Isolation, nic *microvm.Network, rec *workload.Recorder) (workload.Runner, workload.Spec, error) {
 	var none workload.Spec
 	if iso == workload.Container {
 		container.Prefetch()
@@ -150,6 +165,7 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	if err != nil {
 		return nil, none, err
 	}
+	rec.Step("find the image")
 	user, err := img.User(f.user)
 	if err != nil {
 		return nil, none, err
@@ -172,9 +188,33 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	if err != nil {
 		return nil, none, err
 	}
-	return microvm.Runner{
-		Kernel: guest.kernel, Initrd: guest.initrd, Network: nic, Trace: f.trace, NoJail: f.noJail, Warn: a.warn,
-	}, spec, nil
+	r := microvm.Runner{
+		Kernel: guest.kernel, Initrd: guest.initrd, Network: nic, Trace: f.trace, NoJail: f.noJail, Warn: a.warn, Version: version(),
+	}
+	if f.bootLog != "" {
+		if r.Log, err = logTo(f.bootLog); err != nil {
+			return nil, none, err
+		}
+	}
+	if f.warm {
+		r.Snapshot, err = a.warm(ctx, r, spec)
+	}
+	return r, spec, err
+}
+
+// checkWarm refuses what a machine that is restored cannot have.
+func (f *runFlags) checkWarm(a *app, iso workload.Isolation) error {
+	switch {
+	case !f.warm:
+		return nil
+	case iso != workload.VM:
+		return a.usage("--warm is for microVMs")
+	case len(f.volumes) > 0:
+		return a.usage("--warm and --volume exclude each other so far: volumes are devices, and those of a snapshot are fixed")
+	case f.network != "none":
+		return a.usage("--warm and --network exclude each other so far: a network is a device, and those of a snapshot are fixed")
+	}
+	return nil
 }
 
 // nic is the network interface that was asked for; nil for none.
@@ -199,6 +239,16 @@ func (f *runFlags) nic(a *app, iso workload.Isolation) (*microvm.Network, error)
 	return &n, nil
 }
 
+// logTo makes the file at path and returns what appends to it. It is closed with
+// the process.
+func logTo(path string) (func(string), error) {
+	out, err := os.Create(path)
+	if err != nil {
+		return nil, &workload.Error{Op: "write the guest's log", Err: err}
+	}
+	return func(text string) { _, _ = out.WriteString(text) }, nil // a log cut short reads as one
+}
+
 const probePath = "/.duplex-probe"
 
 // addProbe makes the isolation probe the command of s.
@@ -213,7 +263,7 @@ func addProbe(s *workload.Spec) error {
 }
 
 func writeReport(fd int, rec *workload.Recorder, exit workload.Exit, err error) error {
-	r := workload.Report{Stamps: rec.Stamps(), Usage: rec.Usage(), Exit: exit}
+	r := workload.Report{Stamps: rec.Stamps(), Steps: rec.Steps(), Usage: rec.Usage(), Exit: exit}
 	if err != nil {
 		r.Error = err.Error()
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/signal"
 	"sync"
@@ -20,6 +21,7 @@ type session struct {
 	stdio  workload.Stdio
 	ctx    context.Context
 	cancel context.CancelFunc
+	send   chan workload.Signal // what stdio.Signals reads
 	undo   []func()
 	once   sync.Once
 }
@@ -93,7 +95,7 @@ func (se *session) signals(a *app, rec *workload.Recorder) {
 	signal.Notify(in, forwarded...)
 	a.stopSignals()
 	out := make(chan workload.Signal, 16)
-	se.stdio.Signals = out
+	se.stdio.Signals, se.send = out, out
 	se.undo = append(se.undo, func() { signal.Stop(in) })
 	go func() {
 		stops := 0
@@ -119,6 +121,29 @@ func (se *session) signals(a *app, rec *workload.Recorder) {
 			}
 		}
 	}()
+}
+
+// endAtOutput kills the workload once it has written something to its stdout.
+func (se *session) endAtOutput() {
+	se.stdio.Out = &firstWrite{to: se.stdio.Out, then: func() {
+		select {
+		case se.send <- workload.Signal(syscall.SIGKILL):
+		case <-se.ctx.Done():
+		}
+	}}
+}
+
+// firstWrite calls then after its first write, on a goroutine of its own.
+type firstWrite struct {
+	to   io.Writer
+	once sync.Once
+	then func()
+}
+
+func (w *firstWrite) Write(p []byte) (int, error) {
+	n, err := w.to.Write(p)
+	w.once.Do(func() { go w.then() })
+	return n, err
 }
 
 // close restores the terminal and the signals; it is idempotent.

@@ -45,7 +45,7 @@ func TestInLab(t *testing.T) {
 	groups := []string{
 		"TestExitStatuses|TestFlags|TestRootIs|TestVolumes|TestBadInputs|TestDoctor|TestGuestEnds|TestTerminal",
 		"TestStreams|TestAGigabyte|TestDebian|TestSignals",
-		"TestCompare|TestKilledRuns|TestEndedRuns",
+		"TestCompare|TestKilledRuns|TestEndedRuns|TestBootReport",
 	}
 	if *inlabFlag != "" {
 		groups = []string{*inlabFlag}

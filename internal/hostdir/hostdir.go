@@ -59,5 +59,5 @@ func RuntimeRoot() (string, error) {
 	return root, nil
 }
 
-// ErrForeign reports a runtime directory that another user made.
+// ErrForeign reports a directory that another user made.
 var ErrForeign = errors.New("belongs to another user")

@@ -171,6 +171,16 @@ func undo(path string) error {
 	return os.RemoveAll(path)
 }
 
+// Owned returns nil when the directory path, or the one it is a link to, is the
+// caller's; ErrForeign when it is somebody else's.
+func Owned(path string) error {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	return ownedByUs(path)
+}
+
 func ownedByUs(path string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {

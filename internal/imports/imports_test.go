@@ -15,8 +15,9 @@ const module = "github.com/duplex-run/duplex/"
 var layers = [][]string{
 	{"cmd", "internal/e2e", "internal/vmmbench"},
 	{"internal/cli"},
+	{"bootreport"},
 	{"compare"},
-	{"lab"},
+	{"lab", "oci"},
 	{"microvm", "container"},
 	{"initramfs", "network"},
 	{"kernel", "image", "vmm"},

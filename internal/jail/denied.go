@@ -57,7 +57,7 @@ func argCount(name string) int {
 }
 
 func requestName(n uint32) string {
-	all := slices.Concat(vcpuRequests, monitorRequests, known)
+	all := slices.Concat(vcpuRequests, monitorRequests, savingRequests, known)
 	if i := slices.IndexFunc(all, func(r request) bool { return r.number == n }); i >= 0 {
 		return all[i].name
 	}

@@ -23,6 +23,20 @@ var monitorRequests = []request{
 	{"TUNSETOFFLOAD", 0x400454d0},
 }
 
+// savingRequests read a machine's state; they change nothing.
+var savingRequests = []request{
+	{"KVM_GET_TSC_KHZ", 0xaea3},
+	{"KVM_GET_MP_STATE", 0x8004ae98},
+	{"KVM_GET_XSAVE", 0x9000aea4},
+	{"KVM_GET_XCRS", 0x8188aea6},
+	{"KVM_GET_DEBUGREGS", 0x8080aea1},
+	{"KVM_GET_LAPIC", 0x8400ae8e},
+	{"KVM_GET_MSRS", 0xc008ae88},
+	{"KVM_GET_VCPU_EVENTS", 0x8040ae9f},
+	{"KVM_GET_IRQCHIP", 0xc208ae62},
+	{"KVM_GET_CLOCK", 0x8030ae7c},
+}
+
 // known are requests by name for reports, though nobody may make them.
 var known = []request{
 	{"KVM_CREATE_VM", 0xae01},

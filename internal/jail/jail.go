@@ -22,6 +22,8 @@ type Config struct {
 	// Capabilities to keep, by number, in the monitor's user namespace: what
 	// serving Shares of other users' files takes.
 	Capabilities uint64
+	// Saves: the monitor saves the machine, and so reads all its state from KVM.
+	Saves bool
 	// MaxFiles bounds the descriptors the process may have open; 0 leaves it.
 	MaxFiles uint64
 }
@@ -70,7 +72,7 @@ func Attributes(who confine.Identity) *syscall.SysProcAttr {
 // confined in part and should end.
 func Enter(c Config) (*Jail, error) {
 	j := &Jail{}
-	policy := Policy{Shares: len(c.Shares) > 0, SelfPID: os.Getpid()}
+	policy := Policy{Shares: len(c.Shares) > 0, Saves: c.Saves, SelfPID: os.Getpid()}
 	monitor, err := policy.Filter(Monitor)
 	if err != nil {
 		return nil, err

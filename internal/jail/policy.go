@@ -34,6 +34,8 @@ type Policy struct {
 	// Shares: the machine has directories of the host, so that the monitor has to
 	// name files.
 	Shares bool
+	// Saves: the monitor reads all of the machine's state from KVM.
+	Saves bool
 	// SelfPID is the monitor's process id in its own namespace, the only
 	// one it may send signals to.
 	SelfPID int
@@ -58,7 +60,7 @@ var monitorOnly = []string{
 	"recvfrom", "recvmsg", "recvmmsg", "sendmsg", "sendmmsg", "sendto", "accept4", "shutdown",
 	"getsockname", "getpeername", "getsockopt",
 	"pipe2", "splice", "sendfile", "copy_file_range", // Go's io.Copy
-	"sched_getaffinity", "getrusage", "mincore", "cachestat", "uname", "getuid", "geteuid",
+	"sched_getaffinity", "mincore", "cachestat", "uname", "getuid", "geteuid",
 }
 
 // shareCalls name files. All of them take a directory's descriptor; Landlock and
@@ -99,10 +101,14 @@ func (p Policy) profile(role Role) *specs.LinuxSeccomp {
 	allow(nil, everyThread...)
 	allow(notExecutable, "mmap", "mprotect")
 	allow(is(0, prSetVMA), "prctl")
+	allow(is(0, unix.RUSAGE_SELF), "getrusage") // page faults so far, at each mark
 	allow(is(0, uint64(p.SelfPID)), "tgkill")
 	requests := vcpuRequests
 	if role == Monitor {
 		requests = slices.Concat(vcpuRequests, monitorRequests)
+		if p.Saves {
+			requests = slices.Concat(requests, savingRequests)
+		}
 		allow(nil, monitorOnly...)
 		allow(is(0, threadFlags), "clone")
 		// A thread becomes a vCPU's by one more filter, without a listener.

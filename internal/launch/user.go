@@ -36,6 +36,12 @@ func Credentials(user workload.User) error {
 	if err := unix.Setgroups(groups(user)); err != nil {
 		return fmt.Errorf("setgroups: %w", err)
 	}
+	return IDs(user)
+}
+
+// IDs is Credentials without the supplementary groups, for user namespaces that
+// deny setgroups(2).
+func IDs(user workload.User) error {
 	gid, uid := uintptr(user.GID), uintptr(user.UID)
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, gid, gid, gid); errno != 0 {
 		return fmt.Errorf("setgid %d: %w", gid, errno)

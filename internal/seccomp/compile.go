@@ -50,10 +50,21 @@ const (
 )
 
 // Compile turns a profile into a program of at most 4096 instructions. Names of
-// calls that an architecture does not have are skipped there; an architecture
-// of x86-64 that the profile does not list gets its default action.
+// calls that an architecture does not have are skipped there. A call of an
+// architecture that the profile does not list kills the process, as with
+// libseccomp: a profile that allows by default would not hold otherwise.
 func Compile(p *specs.LinuxSeccomp) ([]unix.SockFilter, error) {
-	return compile(p, unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS))
+	above := unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
+	switch p.DefaultAction {
+	case specs.ActAllow, specs.ActLog, specs.ActTrace, specs.ActNotify:
+		// A list of what is denied says nothing of newer calls.
+		def, err := actionOf(p.DefaultAction, p.DefaultErrnoRet)
+		if err != nil {
+			return nil, err
+		}
+		above = def
+	}
+	return compile(p, above, unix.SECCOMP_RET_KILL_PROCESS)
 }
 
 // CompileExact is Compile for an allowlist: calls newer than the profile get the
@@ -63,11 +74,12 @@ func CompileExact(p *specs.LinuxSeccomp) ([]unix.SockFilter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return compile(p, def)
+	return compile(p, def, def)
 }
 
-// compile gives calls above all that p names the action above.
-func compile(p *specs.LinuxSeccomp, above uint32) ([]unix.SockFilter, error) {
+// compile gives calls above all that p names the action above, and those of
+// architectures that p does not list the action other.
+func compile(p *specs.LinuxSeccomp, above, other uint32) ([]unix.SockFilter, error) {
 	def, err := actionOf(p.DefaultAction, p.DefaultErrnoRet)
 	if err != nil {
 		return nil, err
@@ -75,7 +87,7 @@ func compile(p *specs.LinuxSeccomp, above uint32) ([]unix.SockFilter, error) {
 	parts := make(map[specs.Arch]block, len(arches))
 	for _, a := range arches {
 		if !slices.Contains(p.Architectures, a.name) {
-			parts[a.name] = block{ret(def)}
+			parts[a.name] = block{ret(other)}
 			continue
 		}
 		table, err := segments(p, a, def, above)
@@ -224,6 +236,10 @@ func actionOf(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 		return unix.SECCOMP_RET_KILL_PROCESS, nil
 	case specs.ActKill, specs.ActKillThread:
 		return unix.SECCOMP_RET_KILL_THREAD, nil
+	case specs.ActNotify:
+		return unix.SECCOMP_RET_USER_NOTIF, nil
+	case specs.ActTrace:
+		return unix.SECCOMP_RET_TRACE | uint32(trapData(errno)), nil
 	case specs.ActTrap:
 		return unix.SECCOMP_RET_TRAP | uint32(trapData(errno)), nil
 	case specs.ActErrno:

@@ -254,7 +254,7 @@ func TestCompileRefuses(t *testing.T) {
 	}
 }
 
-// An architecture the profile does not list gets the default action.
+// A call of an architecture the profile does not list kills, whatever the default.
 func TestArchitectureNotListed(t *testing.T) {
 	prog, err := Compile(&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Architectures: []specs.Arch{specs.ArchX86_64},
 		Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActAllow}}})
@@ -264,12 +264,35 @@ func TestArchitectureNotListed(t *testing.T) {
 	m := newMachine(t, prog)
 	for c, want := range map[call]uint32{
 		{arch: unix.AUDIT_ARCH_X86_64, nr: 0}:          allow,
-		{arch: unix.AUDIT_ARCH_X86_64, nr: x32Bit}:     eperm,
-		{arch: unix.AUDIT_ARCH_I386, nr: 3}:            eperm,
+		{arch: unix.AUDIT_ARCH_X86_64, nr: x32Bit}:     unix.SECCOMP_RET_KILL_PROCESS,
+		{arch: unix.AUDIT_ARCH_I386, nr: 3}:            unix.SECCOMP_RET_KILL_PROCESS,
 		{arch: unix.AUDIT_ARCH_X86_64, nr: x32Bit - 1}: enosys,
 	} {
 		if got := m.run(t, c); got != want {
 			t.Errorf("%+v: %#x, want %#x", c, got, want)
+		}
+	}
+}
+
+// A profile that lists what is denied leaves calls that are newer than it as
+// they are; one that lists what is allowed answers ENOSYS (see the tests above).
+func TestNewerCallsOfADenylist(t *testing.T) {
+	prog, err := Compile(&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86_64},
+		Syscalls: []specs.LinuxSyscall{
+			{Names: []string{"getcwd"}, Action: specs.ActErrno},
+			{Names: []string{"mkdir"}, Action: specs.ActNotify},
+			{Names: []string{"rmdir"}, Action: specs.ActTrace},
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMachine(t, prog)
+	for nr, want := range map[uint32]uint32{
+		unix.SYS_GETCWD: eperm, unix.SYS_READ: allow, 460: allow,
+		unix.SYS_MKDIR: unix.SECCOMP_RET_USER_NOTIF, unix.SYS_RMDIR: unix.SECCOMP_RET_TRACE,
+	} {
+		if got := m.run(t, call{arch: unix.AUDIT_ARCH_X86_64, nr: nr}); got != want {
+			t.Errorf("call %d: %#x, want %#x", nr, got, want)
 		}
 	}
 }

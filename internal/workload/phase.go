@@ -57,6 +57,10 @@ type Usage struct {
 	Memory map[string]int64 `json:"memory,omitempty"`
 	// Exits counts VM exits by reason; nil for a container.
 	Exits map[string]uint64 `json:"exits,omitempty"`
+	// Bytes counts what a microVM's start moved, by kind: "kernel" and "initrd"
+	// were put into guest memory before it ran, "disk_read" is what the guest read
+	// from its disks.
+	Bytes map[string]int64 `json:"bytes,omitempty"`
 }
 
 // Recorder collects the phase stamps and the usage of one run. All methods may
@@ -64,6 +68,7 @@ type Usage struct {
 type Recorder struct {
 	mu     sync.Mutex
 	stamps [NumPhases]int64
+	steps  []Step
 	usage  Usage
 }
 

@@ -8,6 +8,8 @@ type Report struct {
 	// reader subtracts its own stamp of PhaseExec. Phases not passed are absent.
 	Stamps map[string]int64 `json:"stamps"`
 	Usage  Usage            `json:"usage"`
+	// Steps are finer than the phases, in the order they were recorded.
+	Steps []Step `json:"steps,omitempty"`
 	// Exit is meaningless when Error is set.
 	Exit Exit `json:"exit"`
 	// Error is duplex's own failure in one line; empty when the workload ran.

@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/kernel"
@@ -57,6 +55,9 @@ func build(ctx context.Context, o Options, progress kernel.Progress) (*kernel.Ke
 		return nil, &workload.Error{Op: "read the kernel's configuration", Err: err}
 	}
 	if err := checkTools(ctx); err != nil {
+		return nil, err
+	}
+	if err := checkCache(); err != nil {
 		return nil, err
 	}
 	src, err := findSource(ctx, o.Source, progress)
@@ -146,7 +147,7 @@ func (b *builder) locked(ctx context.Context) (k *kernel.Kernel, err error) {
 	}
 	defer func() {
 		b.progress.Report("clean up", -1)
-		err = errors.Join(err, os.RemoveAll(work))
+		err = errors.Join(diskFull(ctx, filepath.Dir(work), err), os.RemoveAll(work))
 	}()
 	if err := b.room(filepath.Dir(work)); err != nil {
 		return nil, err
@@ -168,29 +169,6 @@ func (b *builder) locked(ctx context.Context) (k *kernel.Kernel, err error) {
 	}
 	defer func() { _ = m.log.Close() }()
 	return b.make(ctx, m)
-}
-
-// Bytes that a build takes: the unpacked source, and what is made of it.
-const (
-	roomForSource = 1800 << 20
-	roomForBuild  = 700 << 20
-)
-
-// room checks that the file system of dir has them.
-func (b *builder) room(dir string) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return err
-	}
-	need, free := uint64(roomForBuild), st.Bavail*uint64(st.Bsize)
-	if b.source.packed {
-		need += roomForSource
-	}
-	if free >= need {
-		return nil
-	}
-	return &workload.Error{Op: buildOp, Err: fmt.Errorf("%s has %d MiB free, a build takes %d", dir, free>>20, need>>20),
-		Remedy: "DUPLEX_CACHE names another place for the cache"}
 }
 
 // make configures, compiles and installs.

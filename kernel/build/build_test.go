@@ -1,7 +1,6 @@
 package build
 
 import (
-	"context"
 	"errors"
 	"io"
 	"maps"
@@ -180,20 +179,26 @@ func TestBuildsAtOnceBuildOnce(t *testing.T) {
 	wantClean(t, cache)
 }
 
-func TestBuildFromTarball(t *testing.T) {
-	cache := machine(t)
-	dir := tree(t, nil)
-	tarball := filepath.Join(t.TempDir(), "linux.tar")
-	if out, err := exec.Command("tar", "-C", filepath.Dir(dir), "-cf", tarball, "linux").CombinedOutput(); err != nil {
+// tarball packs the directory dir, which is called linux.
+func tarball(t *testing.T, dir string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "linux.tar")
+	if out, err := exec.Command("tar", "-C", filepath.Dir(dir), "-cf", path, "linux").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if _, err := Build(t.Context(), Options{Source: tarball}, nil); err != nil {
+	return path
+}
+
+func TestBuildFromTarball(t *testing.T) {
+	cache := machine(t)
+	packed := tarball(t, tree(t, nil))
+	if _, err := Build(t.Context(), Options{Source: packed}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(tarball, 2000); err != nil {
+	if err := os.Truncate(packed, 2000); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Build(t.Context(), Options{Source: tarball}, nil); err == nil || !strings.Contains(err.Error(), "unpack linux.tar") {
+	if _, err := Build(t.Context(), Options{Source: packed}, nil); err == nil || !strings.Contains(err.Error(), "unpack linux.tar") {
 		t.Errorf("cut short: %v", err)
 	}
 	wantClean(t, cache)
@@ -224,6 +229,7 @@ func TestBuildFailures(t *testing.T) {
 		"no source":          {Options{Source: "/nonexistent"}, []string{"/nonexistent"}},
 		"another directory":  {Options{Source: t.TempDir()}, []string{"no kernel source"}},
 		"without x86":        {Options{Source: noX86}, []string{"lacks x86"}},
+		"tarball, no x86":    {Options{Source: tarball(t, noX86)}, []string{"lacks x86"}},
 		"built in":           {Options{Source: tree(t, map[string]string{".config": ""})}, []string{"it was built in"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -244,31 +250,6 @@ func TestBuildFailures(t *testing.T) {
 			wantClean(t, cache)
 		})
 	}
-}
-
-func TestCancelledBuildLeavesNothing(t *testing.T) {
-	cache := machine(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var sleeper string
-	_, err := Build(ctx, Options{Source: tree(t, map[string]string{"slow": ""})}, func(step string, _ float64) {
-		if !strings.HasPrefix(step, "compile") {
-			return
-		}
-		for sleeper == "" && ctx.Err() == nil { // make starts it right after saying so
-			text, _ := os.ReadFile(filepath.Join(cache, "kernel-build", "sleeper"))
-			sleeper = strings.TrimSpace(string(text))
-		}
-		cancel()
-	})
-	if !errors.Is(err, context.Canceled) {
-		t.Fatalf("got %v, want canceled", err)
-	}
-	// A killed process whose parent is killed too may still be a zombie.
-	if text, err := os.ReadFile(filepath.Join("/proc", sleeper, "stat")); err == nil && !strings.Contains(string(text), ") Z ") {
-		t.Errorf("still running: %s", text)
-	}
-	wantClean(t, cache)
 }
 
 func TestMissingToolsAreNamedFirst(t *testing.T) {

@@ -11,7 +11,8 @@
 // The files: build.go is the sequence; fragment.go reads fragments and compares
 // them with what the kernel made of them, explain.go says why an option was
 // dropped; tools.go finds what is not installed; source.go and tree.go the source;
-// key.go the name of the result; make.go runs make.
+// key.go the name of the result; make.go runs make; cache.go says when the cache is
+// no place to build in.
 //
 // A kernel is named after a hash of everything that decides on its bytes: source,
 // options, compiler, linker, and the version of this package's own steps. What there

@@ -116,6 +116,7 @@ func untar(ctx context.Context, tarball, work string) (string, error) {
 	}
 	cmd := group(exec.CommandContext(ctx, "tar", "--extract", "--no-same-owner", "--strip-components=1",
 		"--directory", dir, "--file", tarball))
+	cmd.Env = append(os.Environ(), "LC_ALL=C") // diskFull knows its words
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("unpack %s: %w: %s", filepath.Base(tarball), err, lastLines(string(out), 3))

@@ -1,6 +1,6 @@
 // Package acpi makes the ACPI tables that tell a guest kernel what it runs on:
-// how many CPUs, where the virtio-mmio devices are, and how to power off and
-// reset.
+// how many CPUs, where the virtio-mmio devices are, how to power off and reset, and
+// how to notice that it is another machine than before.
 //
 // The machine is "hardware-reduced" (ACPI 6.5 section 4.1): no PM timer, SCI,
 // or legacy PIC and PIT, so the kernel probes for none of them. Build writes
@@ -19,7 +19,16 @@ import (
 // finds the RSDP by its own scan too.
 const (
 	Base memory.GPA = 0xe0000
-	End  memory.GPA = 0x100000
+	End  memory.GPA = 0x100000 - 4096
+)
+
+// GenerationID is where the machine's generation id is: GenerationIDSize random
+// bytes, which change when the machine becomes another one, because it was restored
+// from a snapshot. It has a page of its own, behind the tables, which the kernel
+// takes for no memory of its own either.
+const (
+	GenerationID     = End
+	GenerationIDSize = 16
 )
 
 // Addresses that the local and the I/O APIC of KVM's irqchip have.
@@ -50,8 +59,10 @@ type Config struct {
 	ResetValue   byte
 	SerialPort   uint16 // of a 16550
 	SerialGSI    uint32
-	PowerGSI     uint32 // an edge on it presses the power button
-	Devices      []MMIODevice
+	PowerGSI     uint32 // an edge on it presses the power button; below 256
+	// GenerationGSI has an edge after the bytes at GenerationID have changed.
+	GenerationGSI uint32
+	Devices       []MMIODevice
 }
 
 // Build writes the tables and returns the address of the RSDP, which is Base.

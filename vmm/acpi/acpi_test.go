@@ -13,7 +13,7 @@ import (
 func machine(devices int) Config {
 	c := Config{
 		CPUs: 1, SleepControl: 0x600, SleepStatus: 0x601, ResetPort: 0x64, ResetValue: 0xfe,
-		SerialPort: 0x3f8, SerialGSI: 4, PowerGSI: 5,
+		SerialPort: 0x3f8, SerialGSI: 4, PowerGSI: 5, GenerationGSI: 3,
 	}
 	for i := range devices {
 		c.Devices = append(c.Devices, MMIODevice{Base: 0xd0000000 + uint32(i)*0x1000, Size: 0x1000, GSI: uint32(5 + i)})
@@ -109,11 +109,21 @@ func TestBuild(t *testing.T) {
 //	      Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) {4} })
 //	  }
 //	  Device (PWRB) { Name (_HID, EisaId ("PNP0C0C")) }
+//	  Device (VGEN) {
+//	    Name (_HID, "DPLX0001")
+//	    Name (_CID, Package () { "VM_Gen_Counter", "VMGENCTR" })
+//	    Name (_DDN, "VM_Gen_Counter")
+//	    Name (ADDR, Package () { 0xFF000, Zero })
+//	  }
 //	  Device (GED0) {
 //	    Name (_HID, "ACPI0013")
 //	    Name (_UID, Zero)
-//	    Name (_CRS, ResourceTemplate () { Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) {5} })
-//	    Method (_EVT, 1, Serialized) { Notify (\_SB.PWRB, 0x80) }
+//	    Name (_CRS, ResourceTemplate () {
+//	      Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) {5}
+//	      Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) {3} })
+//	    Method (_EVT, 1, Serialized) {
+//	      If (LEqual (Arg0, 5)) { Notify (PWRB, 0x80) } Else { Notify (VGEN, 0x80) }
+//	    }
 //	  }
 //	  Device (V000) {
 //	    Name (_HID, "LNRO0005")
@@ -127,15 +137,18 @@ func TestBuild(t *testing.T) {
 func TestDSDT(t *testing.T) {
 	want := strings.Join([]string{
 		"08 5f53355f 12 07 04 0a05 00 00 00",
-		"10 4f 0c 5f53425f",
+		"10 44 14 5f53425f",
 		"5b82 31 434f4d31",
 		"08 5f484944 0c 41d00501",
 		"08 5f554944 00",
 		"08 5f435253 11 16 0a13 4701f803f8030108 89060003 01 04000000 7900",
 		"5b82 0f 50575242 08 5f484944 0c 41d00c0c",
-		"5b82 3c 47454430 08 5f484944 0d 4143504930303133 00 08 5f554944 00",
-		"08 5f435253 11 0e 0a0b 89060003 01 05000000 7900",
-		"14 0d 5f455654 09 86 50575242 0a80",
+		"5b82 4a05 5647454e 08 5f484944 0d 44504c5830303031 00",
+		"08 5f434944 12 1c 02 0d 564d5f47656e5f436f756e746572 00 0d 564d47454e435452 00",
+		"08 5f44444e 0d 564d5f47656e5f436f756e746572 00 08 41444452 12 08 02 0c 00f00f00 00",
+		"5b82 4505 47454430 08 5f484944 0d 4143504930303133 00 08 5f554944 00",
+		"08 5f435253 11 17 0a14 89060003 01 05000000 89060003 01 03000000 7900",
+		"14 1c 5f455654 09 a0 0c 93 68 0a05 86 50575242 0a80 a1 08 86 5647454e 0a80",
 		"5b82 45 04 56303030",
 		"08 5f484944 0d 4c4e524f3030303500",
 		"08 5f554944 0c 00000000",

@@ -3,6 +3,7 @@ package acpi
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // AML opcodes, ACPI 6.5 section 20.3.
@@ -16,7 +17,11 @@ const (
 	opBuffer     = 0x11
 	opPackage    = 0x12
 	opMethod     = 0x14
+	opArg0       = 0x68
 	opNotify     = 0x86
+	opEqual      = 0x93
+	opIf         = 0xa0
+	opElse       = 0xa1
 	opExt        = 0x5b
 	opDevice     = 0x82
 	resIO        = 0x47 // I/O port descriptor, section 6.4.2.5
@@ -31,11 +36,11 @@ const (
 	pnp0c0c = 0x0c0cd041 // "PNP0C0C", a power button
 )
 
-// dsdt is the definition block: \_S5, the serial port, the power button and the
-// virtio devices.
+// dsdt is the definition block: \_S5, the serial port, the power button, the
+// generation id and the virtio devices.
 func dsdt(c Config) []byte {
 	s5 := name(`_S5_`, sized(opPackage, []byte{4, opByte, SleepType, opZero, opZero, opZero}))
-	sb := append(serialDevice(c), powerButton(c)...)
+	sb := slices.Concat(serialDevice(c), powerButton(), generationID(), events(c))
 	for i, d := range c.Devices {
 		sb = append(sb, virtioDevice(i, d)...)
 	}
@@ -50,25 +55,49 @@ func serialDevice(c Config) []byte {
 	return append([]byte{opExt}, sized(opDevice, body)...)
 }
 
-// powerButton is a button and the generic event device that presses it, which is
-// how hardware-reduced machines do it (section 5.6.9).
-func powerButton(c Config) []byte {
-	button := append([]byte("PWRB"), name("_HID", dword(pnp0c0c))...)
-	const oneArgument, serialized, pressed = 1, 1 << 3, 0x80
-	method := append([]byte("_EVT"), oneArgument|serialized, opNotify)
-	method = append(method, "PWRB"...) // found in the scope around GED0
-	method = append(method, opByte, pressed)
-	events := []byte("GED0")
-	events = append(events, name("_HID", append([]byte{opString}, "ACPI0013\x00"...))...)
-	events = append(events, name("_UID", []byte{opZero})...)
-	events = append(events, name("_CRS", resources(interrupt(c.PowerGSI)))...)
-	events = append(events, sized(opMethod, method)...)
-	return append(append([]byte{opExt}, sized(opDevice, button)...), append([]byte{opExt}, sized(opDevice, events)...)...)
+func powerButton() []byte {
+	body := append([]byte("PWRB"), name("_HID", dword(pnp0c0c))...)
+	return append([]byte{opExt}, sized(opDevice, body)...)
+}
+
+// generationID is the device of Microsoft's "Virtual Machine Generation ID"
+// (2012): ADDR is where the 16 bytes are. Linux (drivers/virt/vmgenid.c) knows it by
+// one of the two compatible ids, the second since 6.1.x and for firmware that keeps
+// to the eight characters of section 6.1.5.
+func generationID() []byte {
+	const known = "VM_Gen_Counter"
+	body := []byte("VGEN")
+	body = append(body, name("_HID", text("DPLX0001"))...)
+	body = append(body, name("_CID", sized(opPackage, slices.Concat([]byte{2}, text(known), text("VMGENCTR"))))...)
+	body = append(body, name("_DDN", text(known))...)
+	low, high := dword(uint32(GenerationID)), []byte{opZero}
+	body = append(body, name("ADDR", sized(opPackage, slices.Concat([]byte{2}, low, high)))...)
+	return append([]byte{opExt}, sized(opDevice, body)...)
+}
+
+// events is the generic event device, which is how hardware-reduced machines tell
+// the kernel something (section 5.6.9): its method gets the interrupt's number, and
+// presses the button or says that the generation id has changed.
+func events(c Config) []byte {
+	const oneArgument, serialized = 1, 1 << 3
+	const pressed, changed = 0x80, 0x80
+	notify := func(device string, value byte) []byte { // found in the scope around GED0
+		return slices.Concat([]byte{opNotify}, []byte(device), []byte{opByte, value})
+	}
+	isPower := []byte{opEqual, opArg0, opByte, byte(c.PowerGSI)}
+	method := slices.Concat(append([]byte("_EVT"), oneArgument|serialized),
+		sized(opIf, append(isPower, notify("PWRB", pressed)...)), sized(opElse, notify("VGEN", changed)))
+	body := []byte("GED0")
+	body = append(body, name("_HID", text("ACPI0013"))...)
+	body = append(body, name("_UID", []byte{opZero})...)
+	body = append(body, name("_CRS", resources(interrupt(c.PowerGSI), interrupt(c.GenerationGSI)))...)
+	body = append(body, sized(opMethod, method)...)
+	return append([]byte{opExt}, sized(opDevice, body)...)
 }
 
 func virtioDevice(i int, d MMIODevice) []byte {
 	body := []byte(fmt.Sprintf("V%03X", i))
-	body = append(body, name("_HID", append([]byte{opString}, "LNRO0005\x00"...))...)
+	body = append(body, name("_HID", text("LNRO0005"))...)
 	body = append(body, name("_UID", dword(uint32(i)))...)
 	body = append(body, name("_CCA", []byte{1})...) // One: DMA is cache-coherent
 	body = append(body, name("_CRS", resources(memory32(d.Base, d.Size), interrupt(d.GSI)))...)
@@ -79,6 +108,9 @@ func virtioDevice(i int, d MMIODevice) []byte {
 func name(seg string, value []byte) []byte {
 	return append(append([]byte{opName}, seg...), value...)
 }
+
+// text is a string in ASCII.
+func text(s string) []byte { return append(append([]byte{opString}, s...), 0) }
 
 func dword(v uint32) []byte {
 	return binary.LittleEndian.AppendUint32([]byte{opDWord}, v)

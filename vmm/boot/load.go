@@ -86,6 +86,14 @@ func (k *Kernel) Plan(in Input) (*Layout, error) {
 	return l, nil
 }
 
+// Sizes are the bytes that Load takes from the kernel's and the initrd's file.
+func (l *Layout) Sizes() (kernel, initrd uint64) {
+	for _, s := range l.kernel.segments {
+		kernel += s.fileSize
+	}
+	return kernel, l.in.InitrdSize
+}
+
 func pageUp(n uint64) uint64 { return (n + pageSize - 1) &^ (pageSize - 1) }
 
 func mib(n uint64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

@@ -20,8 +20,29 @@ const (
 	reqSetRegs             = 0x4090ae82
 	reqGetSregs            = 0x8138ae83
 	reqSetSregs            = 0x4138ae84
+	reqGetMSRs             = 0xc008ae88
 	reqSetMSRs             = 0x4008ae89
 	reqSetCPUID2           = 0x4008ae90
+	reqGetMSRIndexList     = 0xc004ae02
+	reqGetIRQChip          = 0xc208ae62
+	reqSetIRQChip          = 0x8208ae63
+	reqSetClock            = 0x4030ae7b
+	reqGetClock            = 0x8030ae7c
+	reqGetLAPIC            = 0x8400ae8e
+	reqSetLAPIC            = 0x4400ae8f
+	reqGetMPState          = 0x8004ae98
+	reqSetMPState          = 0x4004ae99
+	reqGetVCPUEvents       = 0x8040ae9f
+	reqSetVCPUEvents       = 0x4040aea0
+	reqGetDebugRegs        = 0x8080aea1
+	reqSetDebugRegs        = 0x4080aea2
+	reqSetTSCKHz           = 0xaea2
+	reqGetTSCKHz           = 0xaea3
+	reqGetXSave            = 0x9000aea4
+	reqSetXSave            = 0x5000aea5
+	reqGetXCRs             = 0x8188aea6
+	reqSetXCRs             = 0x4188aea7
+	reqKVMClockCtrl        = 0xaead
 )
 
 // APIVersion is the only version of the API there is: KVM_GET_API_VERSION has
@@ -125,7 +146,8 @@ type cpuidTable struct {
 	entries [maxCPUID]CPUIDEntry
 }
 
-const maxMSRs = 16
+// maxMSRs bounds one KVM_GET_MSRS or KVM_SET_MSRS; KVM's MAX_IO_MSRS is 256.
+const maxMSRs = 256
 
 type msrTable struct {
 	n       uint32

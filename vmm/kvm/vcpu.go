@@ -273,7 +273,7 @@ func (c *VCPU) SetCPUID(entries []CPUIDEntry) error {
 	return wrap("KVM_SET_CPUID2", ioctlPtr(c.fd, reqSetCPUID2, t))
 }
 
-// SetMSRs writes model-specific registers, at most 16. KVM stops at the first
+// SetMSRs writes model-specific registers, at most 256. KVM stops at the first
 // it refuses, which is named.
 func (c *VCPU) SetMSRs(msrs []MSR) error {
 	if len(msrs) > maxMSRs {

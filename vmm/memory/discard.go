@@ -9,6 +9,7 @@ import (
 // Discard gives the whole pages in the n bytes at gpa back to the host: they
 // read as zero, and cost nothing until they are touched again. What the range
 // has of a page at its ends stays as it is. The range must lie in one region.
+// Memory of Map reads as its file instead of as zero.
 //
 // Memory of FromRegions, which need not be mapped page by page, is zeroed in the
 // same places and given back to nobody.

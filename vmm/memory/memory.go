@@ -57,29 +57,16 @@ type Memory struct {
 
 // New maps size bytes of guest memory, a multiple of 4096 of at most MaxSize:
 // [0, HoleStart), and what does not fit there from HoleEnd on. Pages are made
-// when they are first touched.
+// when they are first touched: 2 MiB at once, where the host has huge pages.
 func New(size uint64) (*Memory, error) {
-	if size == 0 || size%pageSize != 0 || size > MaxSize {
-		return nil, fmt.Errorf("map guest memory: %d bytes is not a multiple of %d between %d and %d",
-			size, pageSize, pageSize, MaxSize)
-	}
-	m := &Memory{mapped: true}
-	low := min(size, uint64(HoleStart))
-	for _, r := range []struct {
-		start GPA
-		size  uint64
-	}{{0, low}, {HoleEnd, size - low}} {
-		if r.size == 0 {
-			continue
+	m, err := mapRegions(size, -1, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err == nil {
+		for _, r := range m.regions {
+			// Not every kernel has huge pages, and whoever runs it may not want them.
+			_ = unix.Madvise(r.Bytes, unix.MADV_HUGEPAGE)
 		}
-		b, err := unix.Mmap(-1, 0, int(r.size), unix.PROT_READ|unix.PROT_WRITE,
-			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("map guest memory: %d bytes: %w", r.size, err), m.Close())
-		}
-		m.regions = append(m.regions, Region{r.start, b})
 	}
-	return m, nil
+	return m, err
 }
 
 // FromRegions makes a Memory of regions that the caller owns: in ascending
@@ -121,7 +108,7 @@ func (m *Memory) Close() error {
 	var errs error
 	if m.mapped {
 		for _, r := range m.regions {
-			errs = errors.Join(errs, unix.Munmap(r.Bytes))
+			errs = errors.Join(errs, unmap(r.Bytes))
 		}
 	}
 	m.regions = nil

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -61,6 +62,41 @@ func (m *Memory) Resident() (uint64, error) {
 		}
 	}
 	return pages * pageSize, nil
+}
+
+// hugeSize is the size and alignment of a huge page, in bytes: 2 MiB on x86-64.
+const hugeSize = 2 << 20
+
+// mapBytes maps n bytes of a file from off on, or of nothing when fd is -1, at a
+// multiple of hugeSize: where guest and host address agree in their last 21 bits,
+// the host can back 2 MiB of both with one page, and one fault makes it.
+func mapBytes(fd int, off int64, n uint64, flags int) ([]byte, error) {
+	room := uintptr(n) + hugeSize
+	reserved, err := unix.MmapPtr(-1, 0, nil, room, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, err
+	}
+	// SAFETY: start is the first multiple of hugeSize of a range that this function
+	// has just reserved, and [start, start+n) lies in it. What is left of the range
+	// on both sides goes back. No pointer outlives its part of the range.
+	head := -uintptr(reserved) % hugeSize
+	start := unsafe.Add(reserved, head)
+	end := unsafe.Add(start, uintptr(n))
+	_, err = unix.MmapPtr(fd, off, start, uintptr(n), unix.PROT_READ|unix.PROT_WRITE, flags|unix.MAP_FIXED)
+	if err != nil {
+		return nil, errors.Join(err, unix.MunmapPtr(reserved, room))
+	}
+	if head > 0 {
+		err = unix.MunmapPtr(reserved, head)
+	}
+	err = errors.Join(err, unix.MunmapPtr(end, hugeSize-head))
+	return unsafe.Slice((*byte)(start), n), err
+}
+
+// unmap takes back what mapBytes returned.
+func unmap(b []byte) error {
+	// SAFETY: b is a whole mapping, and by Close's contract nobody has a part of it.
+	return unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(b)), uintptr(len(b)))
 }
 
 // HostAddress returns the host virtual address of the region's first byte, for

@@ -88,6 +88,23 @@ const (
 	maxHeader = 1 << 20
 )
 
+// Device is the name of the device that an exit was about, and "" for an exit
+// about none that is known; port and address exits are told apart by the reason.
+func (h *Header) Device(r *Record) string {
+	if r.Kind != exitIO && r.Kind != exitMMIO {
+		return ""
+	}
+	for _, d := range h.Devices {
+		if d.Port == (r.Kind == exitIO) && r.Addr >= d.Base && r.Addr-d.Base < d.Size {
+			return d.Name
+		}
+	}
+	return ""
+}
+
+// Reason is the name of an exit's reason.
+func (h *Header) Reason(r *Record) string { return h.reason(r.Kind) }
+
 // where names the register that a record is about: "blk0+0x50", "port 0x3f8".
 func (h *Header) where(r *Record, port bool) string {
 	for _, d := range h.Devices {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"strings"
 	"testing"
 )
@@ -194,6 +195,43 @@ func TestPerfetto(t *testing.T) {
 	}
 	if e := doc.TraceEvents[4]; e.Name != "write blk0+0x70" || e.Ph != "X" || e.Ts != 4*ms/1e3 || e.Dur != 9 {
 		t.Errorf("%+v", e)
+	}
+}
+
+// Spans of others come on tracks of their own, and time 0 is the earliest.
+func TestPerfettoSpans(t *testing.T) {
+	var out bytes.Buffer
+	spans := []Span{
+		{Track: "phases", Name: "exec", Start: -5 * ms, End: 2 * ms, Args: map[string]any{"clock": "host"}},
+		{Track: "log", Name: "inet_init", Start: ms, End: 0}, // ends before it starts
+		{Track: "phases", Name: "boot", Start: 2 * ms, End: 9 * ms},
+	}
+	if err := WritePerfetto(&out, record(t, header, boot...), spans...); err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		TraceEvents []struct {
+			Name    string
+			Ph      string
+			Ts, Dur float64
+			TID     int
+		}
+	}
+	if err := json.Unmarshal(out.Bytes(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][3]float64{}
+	for _, e := range doc.TraceEvents {
+		if e.Ph == "X" {
+			got[e.Name] = [3]float64{e.Ts, e.Dur, float64(e.TID)}
+		}
+	}
+	for name, want := range map[string][3]float64{
+		"exec": {0, 7, firstTrack}, "boot": {7, 7, firstTrack}, "inet_init": {6, 0, firstTrack + 1}, "write blk0+0x70": {9, 0, 1},
+	} {
+		if at := got[name]; math.Round(at[0]*1e3/ms) != want[0] || math.Round(at[1]*1e3/ms) != want[1] || at[2] != want[2] {
+			t.Errorf("%s: %v, want %v", name, got[name], want)
+		}
 	}
 }
 

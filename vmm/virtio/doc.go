@@ -24,6 +24,8 @@
 package virtio
 
 import (
+	"errors"
+
 	"github.com/duplex-run/duplex/vmm/memory"
 	"github.com/duplex-run/duplex/vmm/virtio/queue"
 )
@@ -75,6 +77,23 @@ type Device interface {
 	// Close resets the device and releases what it holds. It is idempotent.
 	Close() error
 }
+
+// Saver is a Device that can be saved with its guest and restored.
+type Saver interface {
+	Device
+	// Save ends the device's work like Reset, but requests that it has taken are
+	// finished first. It returns what the device has to know to go on beside its
+	// queues and features, in an encoding of its own. The device is of no use
+	// afterwards.
+	Save() ([]byte, error)
+	// Restore gives a new device what Save returned, and with it, if the driver
+	// was ready, the Activation to go on with: then it is called in the place of
+	// Activate. own is not to be trusted.
+	Restore(own []byte, a *Activation) error
+}
+
+// ErrOwnState reports a device state that Save does not return.
+var ErrOwnState = errors.New("malformed state of a device")
 
 // Activation is what a device gets when its driver is ready.
 type Activation struct {

@@ -26,8 +26,9 @@ type run struct {
 // lane is one queue at work.
 type lane struct {
 	q         *queue.Queue
-	serving   sync.Mutex   // held to serve
-	finishing sync.RWMutex // held for reading to finish a chain that was kept
+	serving   sync.Mutex    // held to serve
+	finishing sync.RWMutex  // held for reading to finish a chain that was kept
+	finished  chan struct{} // has a token when one was
 }
 
 // Start begins to serve with a's queues.
@@ -38,7 +39,7 @@ func (e *Engine) Start(a Activation) {
 	r := &run{transport: a.Transport, lanes: make([]*lane, len(a.Queues))}
 	for i, q := range a.Queues {
 		if q != nil {
-			r.lanes[i] = &lane{q: q}
+			r.lanes[i] = &lane{q: q, finished: make(chan struct{}, 1)}
 		}
 	}
 	e.run.Store(r)
@@ -51,6 +52,31 @@ func (e *Engine) Stop() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.stop()
+}
+
+// Drain is Stop, but waits for the chains that handlers kept to be finished, as
+// long as that takes. A request that was left to be taken again is not waited for.
+func (e *Engine) Drain() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if r := e.run.Load(); r != nil {
+		for _, l := range r.lanes {
+			if l != nil {
+				l.settle()
+			}
+		}
+	}
+	e.stop()
+}
+
+// settle waits until no chain is outstanding, and has no more taken.
+func (l *lane) settle() {
+	l.serving.Lock()
+	defer l.serving.Unlock()
+	for l.q.Outstanding() > 0 && !l.q.Halted() {
+		<-l.finished
+	}
+	l.q.Halt()
 }
 
 func (e *Engine) stop() {
@@ -147,6 +173,10 @@ func (e *Engine) Finish(q int, c *queue.Chain, handle queue.Handler) {
 		return
 	}
 	r.tell(l.q.Resume(c, handle))
+	select {
+	case l.finished <- struct{}{}:
+	default:
+	}
 }
 
 // Complete is Finish for a chain that needs no more work on guest memory.

@@ -58,7 +58,7 @@ func driverMain(args []string) error {
 	if err := d.flags().Parse(args); err != nil {
 		return err
 	}
-	go func() { _, _ = io.Copy(io.Discard, os.Stdin) }() // see tick
+	go func() { _, _ = io.Copy(io.Discard, os.Stdin) }() // see vmmbench.Tick
 	if err := d.prepare(); err != nil {
 		return fmt.Errorf("prepare the lab: %w", err)
 	}

@@ -9,9 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/duplex-run/duplex/initramfs"
+	"github.com/duplex-run/duplex/internal/vmmbench"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/kernel"
 	"github.com/duplex-run/duplex/lab"
@@ -27,13 +27,10 @@ var modules = initramfs.Set{
 // package of its own since.
 var virtiofsdPaths = []string{"/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"}
 
-// firmware is what QEMU's microvm machine starts with.
-const firmware = "/usr/share/qemu/bios-microvm.bin"
-
 // lab runs the driver in one lab; the records go to out.
 func (o *options) lab(ctx context.Context, out io.Writer) error {
 	d := driver{suites: o.suites, runs: o.runs, kicks: o.kicks}
-	carry := []string{firmware}
+	carry := []string{vmmbench.Firmware}
 	var err error
 	if d.kernel, d.initrd, err = o.files(ctx); err != nil {
 		return err
@@ -55,7 +52,7 @@ func (o *options) lab(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ticks, stop := tick()
+	ticks, stop := vmmbench.Tick()
 	defer stop()
 	exit, err := lab.Run(ctx, lab.Options{
 		Argv:  append([]string{self, inLab}, d.arguments()...),
@@ -70,22 +67,6 @@ func (o *options) lab(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("the driver in the lab ended with status %s %s", strconv.Itoa(exit.Status()), exit.Message)
 	}
 	return nil
-}
-
-// tick is an input with a byte a second. Each is an interrupt in the lab: QEMU's
-// emulation of SVM may lose one, the next makes up for it, and a deterministic
-// lab is sent none by itself (docs/lab.md). The driver reads and drops it.
-func tick() (io.Reader, func()) {
-	r, w := io.Pipe()
-	t := time.NewTicker(time.Second)
-	go func() {
-		for range t.C {
-			if _, err := w.Write([]byte("\n")); err != nil {
-				return
-			}
-		}
-	}()
-	return r, func() { t.Stop(); _ = r.Close() }
 }
 
 // labMemory holds the guest, the disk and the shared directory, in bytes.

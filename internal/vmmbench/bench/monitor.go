@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/duplex-run/duplex/internal/vmmbench"
-	"github.com/duplex-run/duplex/vmm"
 )
 
 // monitor is a machine that is about to start.
@@ -53,19 +52,8 @@ func (d *driver) duplexArguments() []string {
 	return args
 }
 
-// qemuArguments is the machine that is most like duplex's: virtio-mmio, no PCI,
-// the guest's kernel loaded without an option ROM. Interrupt controllers and
-// clocks are KVM's in both.
 func (d *driver) qemuArguments() []string {
-	args := []string{
-		"-M", "microvm,x-option-roms=off,auto-kernel-cmdline=off,acpi=on,rtc=off",
-		"-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", mib(guestMemory) + "M",
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-global", "virtio-mmio.force-legacy=off",
-		"-kernel", d.kernel, "-initrd", d.initrd,
-		"-append", vmm.MachineCmdline + " " + d.guestCmdline(),
-		"-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
-	}
+	args := vmmbench.QEMUMachine(d.kernel, d.initrd, d.guestCmdline(), guestMemory)
 	if d.has(vmmbench.Blk) {
 		args = append(args, "-drive", "if=none,id=disk,format=raw,cache=writeback,aio=threads,file="+diskFile,
 			"-device", "virtio-blk-device,drive=disk")

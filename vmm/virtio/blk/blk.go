@@ -63,10 +63,14 @@ type Device struct {
 	agreed    atomic.Uint64
 	stopping  atomic.Bool // a reset waits for the requests under way
 	isClosed  atomic.Bool
+	bytesRead atomic.Uint64
 	closing   sync.Once
 	closeFile func() error
 	closed    error
 }
+
+// BytesRead is how much the guest has read from the disk, in bytes.
+func (d *Device) BytesRead() uint64 { return d.bytesRead.Load() }
 
 // Open makes a device of the file at o.Path.
 func Open(o Options) (*Device, error) {

@@ -64,6 +64,7 @@ func (m *mover) read(c *queue.Chain, off int64, done, n int, wait bool) (int, er
 			c.CopyIn(m.bounce[:min(got, held)], done)
 		}
 		done += got
+		m.dev.bytesRead.Add(uint64(got))
 	}
 	return done, nil
 }

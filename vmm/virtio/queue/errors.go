@@ -30,11 +30,14 @@ var (
 	ErrEmpty = errors.New("descriptor of length zero")
 	// ErrBytes: the chain's bytes add up to 4 GiB or more (§2.7.5).
 	ErrBytes = errors.New("descriptor chain holds 4 GiB or more")
+	// ErrState: a saved State that no device leaves behind.
+	ErrState = errors.New("saved indices are impossible")
 )
 
 // Error is a violation of the virtqueue rules by the driver.
 type Error struct {
-	// Op is what the device was doing: "set up", "pop", "push", "rearm".
+	// Op is what the device was doing: "set up", "restore", "pop",
+	// "push", "rearm".
 	Op string
 	// Desc is the descriptor at fault, or -1.
 	Desc int

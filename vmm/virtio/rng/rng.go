@@ -51,6 +51,23 @@ func (d *Device) Kick(q int) { d.engine.Serve(q, fill) }
 // Reset implements virtio.Device.
 func (d *Device) Reset() { d.engine.Stop() }
 
+// Save implements virtio.Saver.
+func (d *Device) Save() ([]byte, error) {
+	d.engine.Drain()
+	return nil, nil
+}
+
+// Restore implements virtio.Saver.
+func (d *Device) Restore(own []byte, a *virtio.Activation) error {
+	if len(own) != 0 {
+		return virtio.ErrOwnState
+	}
+	if a != nil {
+		d.engine.Start(*a)
+	}
+	return nil
+}
+
 // Close implements virtio.Device.
 func (d *Device) Close() error {
 	d.Reset()

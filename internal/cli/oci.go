@@ -1,0 +1,359 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/oci"
+)
+
+const ociSummary = "Be an OCI runtime for podman, docker and containerd: bundles, runc's commands"
+
+var ociCommand = command{
+	name:    "oci",
+	args:    "COMMAND [FLAGS] [ARGS]",
+	summary: ociSummary,
+	run:     ociRun,
+}
+
+// ociCommands is the table of `duplex oci`; they share the flags of ociGlobals,
+// which may come before the command or after it.
+func ociCommands() []ociSub {
+	return []ociSub{
+		{"run", "CONTAINER", "Create and start a container, wait for it, delete it", ociRunRun},
+		{"create", "CONTAINER", "Create a container of a bundle", ociCreate},
+		{"start", "CONTAINER", "Execute the program of a created container", ociStart},
+		{"state", "CONTAINER", "Print the state of a container as JSON", ociState},
+		{"kill", "CONTAINER [SIGNAL]", "Send a signal (TERM) to a container's first process", ociKill},
+		{"delete", "CONTAINER", "Remove a container that has stopped", ociDelete},
+		{"list", "", "List the containers", ociList},
+		{"ps", "CONTAINER [PS ARGUMENTS]", "List the processes of a container", ociPS},
+		{"exec", "CONTAINER PROGRAM [ARG...]", "Run another program in a running container", ociExec},
+		{"pause", "CONTAINER", "Stop the processes of a container", ociPause},
+		{"resume", "CONTAINER", "Let the processes of a paused container go on", ociResume},
+		{"features", "", "Print what this runtime knows as JSON", ociFeatures},
+		{"spec", "", "Write an example config.json", ociSpec},
+	}
+}
+
+// ociSub is one command of `duplex oci`.
+type ociSub struct {
+	name, args, summary string
+	run                 func(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error
+}
+
+// ociApp is one `duplex oci` command under way.
+type ociApp struct {
+	*app
+	root, logFile, logFormat string
+	debug, systemd           bool
+	rootless                 string
+}
+
+func (o *ociApp) register(fs *pflag.FlagSet) {
+	fs.StringVar(&o.root, "root", o.root, "keep the state of containers in `DIR`")
+	fs.StringVar(&o.logFile, "log", o.logFile, "write errors and warnings to `FILE` too")
+	fs.StringVar(&o.logFormat, "log-format", o.logFormat, "`FORMAT` of the log: text or json")
+	fs.BoolVar(&o.debug, "debug", o.debug, "accepted for runc's sake: there is nothing more to say")
+	fs.BoolVar(&o.systemd, "systemd-cgroup", o.systemd, "refused: cgroups are made without systemd")
+	fs.StringVar(&o.rootless, "rootless", o.rootless, "accepted for runc's sake: `BOOL` or auto")
+}
+
+func ociRun(ctx context.Context, a *app, args []string) error {
+	o := &ociApp{app: a, root: oci.DefaultRoot(), logFormat: "text", rootless: "auto"}
+	fs := a.flags()
+	o.register(fs)
+	version := fs.BoolP("version", "v", false, "print the version")
+	err := fs.Parse(args)
+	switch {
+	case errors.Is(err, pflag.ErrHelp) || err == nil && fs.NArg() == 0 && !*version || err == nil && fs.Arg(0) == "help":
+		_, werr := fmt.Fprint(a.out, ociHelp(fs))
+		return werr
+	case err != nil:
+		return a.usage("%v", err)
+	case *version:
+		_, werr := fmt.Fprintf(a.out, "duplex oci version %s\nspec: %s\n", Version, oci.SpecVersion)
+		return werr
+	}
+	for _, c := range ociCommands() {
+		if c.name == fs.Arg(0) {
+			a.cmd = command{name: "oci " + c.name, args: c.args, summary: c.summary}
+			return o.log(o.dispatch(ctx, c, fs.Args()[1:]))
+		}
+	}
+	return o.log(&workload.Error{Op: fmt.Sprintf("unknown command %q", "oci "+fs.Arg(0)), Remedy: "'duplex oci --help' lists the commands"})
+}
+
+func ociHelp(fs *pflag.FlagSet) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s.\n\nUsage: duplex oci [FLAGS] COMMAND [FLAGS] [ARGS]\n\nCommands:\n", ociSummary)
+	for _, c := range ociCommands() {
+		fmt.Fprintf(&b, "  %-9s %s\n", c.name, c.summary)
+	}
+	fmt.Fprintf(&b, "\nFlags of every command:\n%s\n'duplex oci COMMAND --help' says more.\n", fs.FlagUsages())
+	return b.String()
+}
+
+func (o *ociApp) dispatch(ctx context.Context, c ociSub, args []string) error {
+	fs := o.flags()
+	fs.SetInterspersed(c.name != "exec") // runc takes flags behind the container's id
+	o.register(fs)
+	return c.run(ctx, o, fs, args)
+}
+
+// parse parses the flags of a command and takes its container's id; more says
+// how many arguments may follow.
+func (o *ociApp) parse(fs *pflag.FlagSet, args []string, more int) error {
+	if err := o.app.parse(fs, args); err != nil {
+		return err
+	}
+	switch {
+	case o.logFormat != "text" && o.logFormat != "json":
+		return o.usage("--log-format=%s: want text or json", o.logFormat)
+	case o.systemd:
+		return &workload.Error{Op: "--systemd-cgroup", Err: errors.New("duplex makes cgroups without systemd"),
+			Remedy: "Have the engine use cgroupfs: podman --cgroup-manager=cgroupfs, docker native.cgroupdriver=cgroupfs, containerd SystemdCgroup=false."}
+	case more >= 0 && fs.NArg() == 0:
+		return o.usage("no container id given")
+	case more >= 0 && fs.NArg() > 1+more:
+		return o.usage("too many arguments: %q", fs.Args()[1+more:])
+	}
+	return nil
+}
+
+// log writes an error to the log as well; engines read it there.
+func (o *ociApp) log(err error) error {
+	var status statusError
+	if err != nil && !errors.As(err, &status) {
+		o.logLine("error", err.Error())
+	}
+	return err
+}
+
+// warnLog says what the user should know, in the log when there is one.
+func (o *ociApp) warnLog(text string) {
+	if o.logFile == "" {
+		o.warn(text)
+		return
+	}
+	o.logLine("warning", text)
+}
+
+// logLine appends a line in the form of runc's log. That it cannot is told on
+// standard error.
+func (o *ociApp) logLine(level, msg string) {
+	if o.logFile == "" {
+		return
+	}
+	now := time.Now().UTC().Format(time.RFC3339)
+	line := fmt.Sprintf("time=%q level=%s msg=%q\n", now, level, msg)
+	if o.logFormat == "json" {
+		data, err := json.Marshal(map[string]string{"level": level, "msg": msg, "time": now})
+		if err != nil {
+			return // strings only
+		}
+		line = string(data) + "\n"
+	}
+	f, err := os.OpenFile(o.logFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = f.WriteString(line)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		o.warn(fmt.Sprintf("--log: %v", err))
+	}
+}
+
+// fail gives an error of package oci its place in duplex's own form.
+func (o *ociApp) fail(err error) error {
+	var werr *workload.Error
+	if err == nil || errors.As(err, &werr) {
+		return err
+	}
+	out := &workload.Error{Op: o.cmd.name, Err: err}
+	switch {
+	case errors.Is(err, oci.ErrNotExist):
+		out.Remedy = "'duplex oci list' shows the containers; --root says where they are kept."
+	case errors.Is(err, oci.ErrExist):
+		out.Remedy = "Take another id, or remove that container: duplex oci delete."
+	}
+	return out
+}
+
+// open opens the container that is the first argument.
+func (o *ociApp) open(fs *pflag.FlagSet, lock bool) (*oci.Container, error) {
+	c, err := oci.Open(o.root, fs.Arg(0), lock)
+	return c, o.fail(err)
+}
+
+func (o *ociApp) createFlags(fs *pflag.FlagSet, opts *oci.CreateOptions) {
+	fs.StringVarP(&opts.Bundle, "bundle", "b", ".", "the bundle is in `DIR`")
+	fs.StringVar(&opts.PidFile, "pid-file", "", "write the id of the first process to `FILE`")
+	fs.StringVar(&opts.ConsoleSocket, "console-socket", "", "send the terminal to the Unix socket `PATH`")
+	fs.IntVar(&opts.PreserveFDs, "preserve-fds", 0, "hand `N` descriptors from 3 on to the program")
+	fs.BoolVar(&opts.NoNewKeyring, "no-new-keyring", false, "keep the session keyring")
+	fs.Bool("no-pivot", false, "refused: a root that is only covered can be uncovered")
+}
+
+// createOptions finishes opts when the flags are parsed.
+func (o *ociApp) createOptions(fs *pflag.FlagSet, opts *oci.CreateOptions) error {
+	if v, _ := fs.GetBool("no-pivot"); v {
+		return o.usage("--no-pivot is not supported: a root that is only covered can be uncovered")
+	}
+	if opts.PreserveFDs < 0 || opts.PreserveFDs > 1<<16 {
+		return o.usage("--preserve-fds=%d: out of range", opts.PreserveFDs)
+	}
+	opts.Root, opts.ID, opts.Warn = o.root, fs.Arg(0), o.warnLog
+	return nil
+}
+
+func ociCreate(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
+	var opts oci.CreateOptions
+	o.createFlags(fs, &opts)
+	if err := o.parse(fs, args, 0); err != nil {
+		return err
+	}
+	if err := o.createOptions(fs, &opts); err != nil {
+		return err
+	}
+	c, err := oci.Create(ctx, opts)
+	if err != nil {
+		return o.fail(err)
+	}
+	c.Close()
+	return nil
+}
+
+func ociStart(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
+	if err := o.parse(fs, args, 0); err != nil {
+		return err
+	}
+	c, err := o.open(fs, true)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return o.fail(c.Start(ctx))
+}
+
+func ociState(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
+	if err := o.parse(fs, args, 0); err != nil {
+		return err
+	}
+	c, err := o.open(fs, false)
+	if err != nil {
+		return err
+	}
+	return printJSON(o.out, c.State())
+}
+
+func ociKill(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
+	all := fs.BoolP("all", "a", false, "send it to every process of the container")
+	if err := o.parse(fs, args, 1); err != nil {
+		return err
+	}
+	name := "TERM"
+	if fs.NArg() > 1 {
+		name = fs.Arg(1)
+	}
+	sig, err := parseSignal(name)
+	if err != nil {
+		return o.usage("%v", err)
+	}
+	c, err := o.open(fs, false)
+	if err != nil {
+		return err
+	}
+	return o.fail(c.Kill(sig, *all))
+}
+
+// parseSignal takes a number or a name, with or without SIG.
+func parseSignal(s string) (unix.Signal, error) {
+	if n, err := strconv.Atoi(s); err == nil {
+		if n < 1 || n > 64 {
+			return 0, fmt.Errorf("signal %d is out of range", n)
+		}
+		return unix.Signal(n), nil
+	}
+	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
+	if sig := unix.SignalNum("SIG" + name); sig != 0 {
+		return sig, nil
+	}
+	for _, r := range []struct {
+		prefix     string
+		base, sign int
+	}{{"RTMIN+", 34, 1}, {"RTMAX-", 64, -1}} {
+		if n, err := strconv.Atoi(strings.TrimPrefix(name, r.prefix)); err == nil && strings.HasPrefix(name, r.prefix) && n >= 0 && n <= 30 {
+			return unix.Signal(r.base + r.sign*n), nil
+		}
+	}
+	switch name {
+	case "RTMIN":
+		return 34, nil
+	case "RTMAX":
+		return 64, nil
+	}
+	return 0, fmt.Errorf("signal %q is not known", s)
+}
+
+func ociDelete(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
+	force := fs.BoolP("force", "f", false, "kill a container that has not stopped; one that is not there is no error")
+	if err := o.parse(fs, args, 0); err != nil {
+		return err
+	}
+	c, err := o.open(fs, true)
+	if err != nil {
+		if *force && errors.Is(err, oci.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	defer c.Close()
+	return o.fail(c.Delete(ctx, *force, o.warnLog))
+}
+
+// ociRunRun is `duplex oci run`: the container's program has this process's
+// streams and signals, and its exit status.
+func ociRunRun(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
+	var opts oci.CreateOptions
+	o.createFlags(fs, &opts)
+	detach := fs.BoolP("detach", "d", false, "return when the program has started")
+	keep := fs.Bool("keep", false, "do not delete the container when it has stopped")
+	if err := o.parse(fs, args, 0); err != nil {
+		return err
+	}
+	if err := o.createOptions(fs, &opts); err != nil {
+		return err
+	}
+	run := oci.RunOptions{CreateOptions: opts, Detach: *detach, Keep: *keep}
+	if !*detach && opts.ConsoleSocket == "" {
+		console := newOCIConsole(o)
+		defer console.close()
+		run.Terminal = console.attach
+	}
+	if !*detach {
+		o.stopSignals()
+		signals := make(chan os.Signal, 16)
+		signal.Notify(signals)
+		signal.Reset(syscall.SIGURG) // of Go's scheduler
+		defer signal.Stop(signals)
+		run.Signals = signals
+	}
+	status, err := oci.Run(ctx, run)
+	if err != nil {
+		return o.fail(err)
+	}
+	return statusError(status)
+}

@@ -1,0 +1,288 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/docker/go-units"
+
+	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/microvm"
+	"github.com/duplex-run/duplex/microvm/snapshot"
+	"github.com/duplex-run/duplex/vmm/probe"
+)
+
+var snapshotCommand = command{
+	name:    "snapshot",
+	args:    "create|ls|inspect|rm",
+	summary: "Save booted microVMs, for 'run --warm' to start from",
+	run: func(ctx context.Context, a *app, args []string) error {
+		return a.group(ctx, snapshotCommands, args)
+	},
+}
+
+var snapshotCommands = []command{
+	{name: "create", args: "IMAGE", summary: "Boot a microVM of an image and save it, as 'run --warm' does by itself", run: runSnapshotCreate},
+	{name: "ls", summary: "List the snapshots", run: runSnapshotLs},
+	{name: "inspect", args: "NAME", summary: "Say what a snapshot was made of, and check its files", run: runSnapshotInspect},
+	{name: "rm", args: "NAME...", summary: "Remove snapshots", run: runSnapshotRm},
+}
+
+func snapshotRoot() (string, error) {
+	root, err := hostdir.Cache("snapshots")
+	if err != nil {
+		return "", &workload.Error{Op: "find the snapshots", Err: err}
+	}
+	return root, nil
+}
+
+func runSnapshotCreate(ctx context.Context, a *app, args []string) error {
+	var o runOptions
+	fs := a.flags()
+	fs.StringVarP(&o.memory, "memory", "m", "", "the guest's memory: `SIZE` as 512m, 1g")
+	fs.Float64VarP(&o.cpus, "cpus", "c", 0, "number of `CPUS`")
+	fs.StringVar(&o.kernel, "kernel", "", "guest kernel: a bzImage or vmlinux `FILE`, or a name of 'duplex kernel ls'")
+	fs.BoolVar(&o.noJail, "no-jail", false, "leave the monitor unconfined")
+	fs.StringVar(&o.initrd, "initrd", "", "")
+	_ = fs.MarkHidden("initrd")
+	asJSON := fs.Bool("json", false, "print JSON")
+	if err := a.parse(fs, args); err != nil {
+		return err
+	}
+	if fs.NArg() != 1 {
+		return a.usage("want one image, got %d", fs.NArg())
+	}
+	o.lab = "never"
+	if err := o.validate(a); err != nil {
+		return err
+	}
+	if report, err := probe.Run(); err == nil && !report.BootsStockKernel {
+		return &workload.Error{Op: "make a snapshot", Err: errors.New(report.Why),
+			Remedy: "In the lab it works: 'duplex run --vm --warm' goes there by itself, and 'duplex lab run' gives you one."}
+	}
+	img, err := a.image(ctx, fs.Arg(0), false)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = img.Close() }()
+	memory, err := o.memoryBytes(a)
+	if err != nil {
+		return err
+	}
+	guest, err := a.guest(ctx, &o)
+	if err != nil {
+		return err
+	}
+	r := microvm.Runner{Kernel: guest.kernel, Initrd: guest.initrd, NoJail: o.noJail, Warn: a.warn, Version: version()}
+	spec := workload.Spec{Rootfs: img.Rootfs(), Resources: workload.Resources{MemoryBytes: memory, CPUs: o.cpus}}
+	dir, err := a.createSnapshot(ctx, r, spec)
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		return a.printSnapshot(dir)
+	}
+	_, err = fmt.Fprintln(a.out, filepath.Base(dir))
+	return err
+}
+
+func (a *app) createSnapshot(ctx context.Context, r microvm.Runner, spec workload.Spec) (string, error) {
+	root, err := snapshotRoot()
+	if err != nil {
+		return "", err
+	}
+	p := a.progress()
+	defer p.done()
+	p.update("snapshot: booting a microVM to save it", -1)
+	return r.CreateSnapshot(ctx, spec, root)
+}
+
+// warm opens the snapshot for spec, and makes it when there is none that can be
+// used.
+func (a *app) warm(ctx context.Context, r microvm.Runner, spec workload.Spec) (*snapshot.Snapshot, error) {
+	root, err := snapshotRoot()
+	if err != nil {
+		return nil, err
+	}
+	key, err := r.SnapshotKey(spec)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(root, key.Name())
+	s, err := snapshot.Open(dir, &key)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, snapshot.ErrStale) {
+		if errors.Is(err, snapshot.ErrStale) && a.progress().tty != nil {
+			_, _ = fmt.Fprintf(a.err, "duplex: %v; making another\n", err)
+		}
+		if dir, err = a.createSnapshot(ctx, r, spec); err != nil {
+			return nil, err
+		}
+		s, err = snapshot.Open(dir, &key)
+	}
+	return s, snapshotError(err, filepath.Base(dir))
+}
+
+// snapshotError adds to an error about a snapshot what to do.
+func snapshotError(err error, name string) error {
+	if err == nil {
+		return nil
+	}
+	own := &workload.Error{Op: "use the snapshot", Err: err}
+	switch {
+	case errors.Is(err, snapshot.ErrDamaged):
+		own.Remedy = "Remove it with 'duplex snapshot rm " + name + "'; the next --warm run makes another."
+	case errors.Is(err, snapshot.ErrForeign), errors.Is(err, snapshot.ErrWritable):
+		own.Remedy = "Restoring runs what is in there: use snapshots of your own, in a cache directory of your own (DUPLEX_CACHE)."
+	case errors.Is(err, os.ErrNotExist):
+		own.Remedy = "'duplex snapshot ls' lists them."
+	}
+	return own
+}
+
+func runSnapshotLs(_ context.Context, a *app, args []string) error {
+	fs := a.flags()
+	asJSON := fs.Bool("json", false, "print JSON")
+	quiet := fs.BoolP("quiet", "q", false, "print names only")
+	if err := a.parse(fs, args); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 {
+		return a.usage("unexpected argument %q", fs.Arg(0))
+	}
+	root, err := snapshotRoot()
+	if err != nil {
+		return err
+	}
+	list, err := snapshot.List(root)
+	if err != nil {
+		return err
+	}
+	switch {
+	case *asJSON:
+		out := []any{}
+		for _, l := range list {
+			out = append(out, snapshotJSON(l.Name, l.Meta, l.Err))
+		}
+		return printJSON(a.out, out)
+	case *quiet:
+		for _, l := range list {
+			if _, err := fmt.Fprintln(a.out, l.Name); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return printSnapshots(a.out, list)
+}
+
+func printSnapshots(w io.Writer, list []snapshot.Listed) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	_, _ = fmt.Fprintln(tw, "NAME\tIMAGE\tMEMORY\tCPUS\tSIZE\tMADE")
+	for _, l := range list {
+		if l.Err != nil {
+			_, _ = fmt.Fprintf(tw, "%s\t-\t-\t-\t-\t(%s)\n", l.Name, printable(l.Err.Error()))
+			continue
+		}
+		k := l.Meta.Key
+		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%s\t%s\n", l.Name, printable(short(k.Image)), units.BytesSize(float64(k.Memory)), k.CPUs,
+			units.BytesSize(float64(l.Meta.Memory.Data)), l.Meta.Made.Local().Format("2006-01-02 15:04"))
+	}
+	return tw.Flush()
+}
+
+// snapshotJSON is a snapshot as programs see it.
+func snapshotJSON(name string, m snapshot.Meta, err error) any {
+	out := struct {
+		Name string `json:"name"`
+		*snapshot.Meta
+		Error string `json:"error,omitempty"`
+	}{Name: name}
+	if err != nil {
+		out.Error = err.Error()
+	} else {
+		out.Meta = &m
+	}
+	return out
+}
+
+func (a *app) printSnapshot(dir string) error {
+	s, err := snapshot.Open(dir, nil)
+	if err != nil {
+		return snapshotError(err, filepath.Base(dir))
+	}
+	defer func() { _ = s.Close() }()
+	return printJSON(a.out, snapshotJSON(filepath.Base(dir), s.Meta, nil))
+}
+
+func runSnapshotInspect(_ context.Context, a *app, args []string) error {
+	fs := a.flags()
+	asJSON := fs.Bool("json", false, "print JSON")
+	if err := a.parse(fs, args); err != nil {
+		return err
+	}
+	if fs.NArg() != 1 {
+		return a.usage("want one name, got %d", fs.NArg())
+	}
+	root, err := snapshotRoot()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(root, filepath.Base(fs.Arg(0)))
+	if *asJSON {
+		return a.printSnapshot(dir)
+	}
+	s, err := snapshot.Open(dir, nil)
+	if err != nil {
+		return snapshotError(err, fs.Arg(0))
+	}
+	defer func() { _ = s.Close() }()
+	k := s.Meta.Key
+	for _, line := range [][2]string{
+		{"Name", filepath.Base(dir)},
+		{"Directory", dir},
+		{"Made", s.Meta.Made.Local().Format("2006-01-02 15:04:05")},
+		{"Image", k.Image},
+		{"Memory", fmt.Sprintf("%s, of it not zero %s", units.BytesSize(float64(k.Memory)), units.BytesSize(float64(s.Meta.Memory.Data)))},
+		{"CPUs", fmt.Sprint(k.CPUs)},
+		{"Kernel", k.KernelFile},
+		{"Initramfs", k.InitrdFile},
+		{"Image file", k.ImageFile},
+		{"Command line", k.Cmdline},
+		{"duplex", k.Duplex},
+		{"Host", k.Host},
+		{"State", fmt.Sprintf("%d bytes", len(s.Machine))},
+		{"SHA-256", s.Meta.Memory.SHA256},
+	} {
+		if _, err := fmt.Fprintf(a.out, "%-13s %s\n", line[0]+":", printable(line[1])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func runSnapshotRm(_ context.Context, a *app, args []string) error {
+	fs := a.flags()
+	if err := a.parse(fs, args); err != nil {
+		return err
+	}
+	if fs.NArg() == 0 {
+		return a.usage("no name given")
+	}
+	root, err := snapshotRoot()
+	if err != nil {
+		return err
+	}
+	var errs error
+	for _, name := range fs.Args() {
+		if err := snapshot.Remove(root, name); err != nil {
+			errs = errors.Join(errs, &workload.Error{Op: "remove the snapshot " + name, Err: err, Remedy: "'duplex snapshot ls' lists them."})
+		}
+	}
+	return errs
+}

@@ -1,0 +1,76 @@
+package bootbench
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// Record is one boot, or a version: a line of JSON between the lab and the host.
+type Record struct {
+	// Case is a Case's name; "" for what Text says of the whole.
+	Case string `json:"case,omitempty"`
+	Run  int    `json:"run"` // from 0; -1 is the warm-up, which no table has
+	// Ns are the times of steps since the start of the process, in nanoseconds of
+	// the lab's clock.
+	Ns map[string]int64 `json:"ns,omitempty"`
+	// Text is a version, or why the boot failed.
+	Text string `json:"text,omitempty"`
+}
+
+// Steps of a boot, the keys of Record.Ns. Those of duplex and of containers are
+// the phases of its own report as well.
+const (
+	// Userspace is the first byte that user space writes (Bare).
+	Userspace = "userspace"
+	// Workload is just before the command of the image is executed (Image).
+	Workload = "workload"
+	// FirstByte is the first byte that the command writes (Image).
+	FirstByte = "first_byte"
+)
+
+// End is the step that a case is judged by.
+func (c Case) End() string {
+	if c.What == Bare {
+		return Userspace
+	}
+	return Workload
+}
+
+// WriteRecords writes records as lines of JSON.
+func WriteRecords(w io.Writer, records []Record) error {
+	enc := json.NewEncoder(w)
+	for _, r := range records {
+		if err := enc.Encode(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReadRecords reads what WriteRecords wrote.
+func ReadRecords(r io.Reader) ([]Record, error) {
+	var records []Record
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		var rec Record
+		if err := json.Unmarshal(lines.Bytes(), &rec); err != nil {
+			return records, fmt.Errorf("record %q: %w", lines.Text(), err)
+		}
+		records = append(records, rec)
+	}
+	return records, lines.Err()
+}
+
+// Times are the times of one step of a case, in nanoseconds, in the order of the
+// runs.
+func Times(records []Record, c Case, step string) []float64 {
+	var list []float64
+	for _, r := range records {
+		if ns, ok := r.Ns[step]; ok && r.Case == c.Name() && r.Run >= 0 {
+			list = append(list, float64(ns))
+		}
+	}
+	return list
+}

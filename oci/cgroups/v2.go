@@ -1,0 +1,181 @@
+package cgroups
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// v2Writes are the files of Documentation/admin-guide/cgroup-v2.rst; numbers
+// that v1 counts otherwise are converted as the specification's other runtimes
+// do it.
+func v2Writes(res *specs.LinuxResources) ([]write, error) {
+	var out []write
+	if m := res.Memory; m != nil {
+		list, err := v2Memory(m)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, list...)
+	}
+	if c := res.CPU; c != nil {
+		list, err := v2CPU(c)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, list...)
+	}
+	if p := res.Pids; p != nil && p.Limit != nil {
+		out = append(out, write{controller: "pids", file: "pids.max", value: orMax(*p.Limit)})
+	}
+	if b := res.BlockIO; b != nil {
+		list, err := v2BlockIO(b)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, list...)
+	}
+	for _, h := range res.HugepageLimits {
+		out = append(out,
+			write{controller: "hugetlb", file: "hugetlb." + h.Pagesize + ".max", value: u64(h.Limit)},
+			write{controller: "hugetlb", file: "hugetlb." + h.Pagesize + ".rsvd.max", value: u64(h.Limit), optional: true})
+	}
+	if n := res.Network; n != nil && (n.ClassID != nil || len(n.Priorities) > 0) {
+		return nil, errors.New("linux.resources.network is not supported on cgroup v2, which has no such controller")
+	}
+	for _, file := range sortedKeys(res.Unified) {
+		if file != filepath.Base(file) || file == "." || file == ".." {
+			return nil, fmt.Errorf("linux.resources.unified: %q is not the name of a file", file)
+		}
+		out = append(out, write{controller: "unified", file: file, value: res.Unified[file]})
+	}
+	return out, nil
+}
+
+func v2Memory(m *specs.LinuxMemory) ([]write, error) {
+	var out []write
+	add := func(file, value string) { out = append(out, write{controller: "memory", file: file, value: value}) }
+	switch {
+	case m.Swappiness != nil:
+		return nil, errors.New("linux.resources.memory.swappiness is not supported on cgroup v2")
+	case m.KernelTCP != nil:
+		return nil, errors.New("linux.resources.memory.kernelTCP is not supported on cgroup v2")
+	case m.DisableOOMKiller != nil && *m.DisableOOMKiller:
+		return nil, errors.New("linux.resources.memory.disableOOMKiller is not supported on cgroup v2")
+	}
+	if m.Limit != nil && *m.Limit != 0 {
+		add("memory.max", orMax(*m.Limit))
+	}
+	if m.Swap != nil && *m.Swap != 0 {
+		if *m.Swap > 0 {
+			// v1 counts memory and swap together.
+			if m.Limit == nil || *m.Limit <= 0 {
+				return nil, errors.New("linux.resources.memory.swap needs a memory limit")
+			}
+			if *m.Swap < *m.Limit {
+				return nil, errors.New("linux.resources.memory.swap: memory and swap together are less than memory")
+			}
+			out = append(out, write{controller: "memory", file: "memory.swap.max", value: i64(*m.Swap - *m.Limit), optional: *m.Swap == *m.Limit})
+		} else {
+			out = append(out, write{controller: "memory", file: "memory.swap.max", value: "max", optional: true})
+		}
+	}
+	if m.Reservation != nil && *m.Reservation != 0 {
+		value := orMax(*m.Reservation)
+		add("memory.low", value)
+	}
+	return out, nil
+}
+
+func v2CPU(c *specs.LinuxCPU) ([]write, error) {
+	var out []write
+	add := func(controller, file, value string) {
+		out = append(out, write{controller: controller, file: file, value: value})
+	}
+	if c.RealtimePeriod != nil || c.RealtimeRuntime != nil {
+		return nil, errors.New("linux.resources.cpu.realtimeRuntime and realtimePeriod are not supported on cgroup v2")
+	}
+	if c.Idle != nil {
+		add("cpu", "cpu.idle", i64(*c.Idle))
+	}
+	if c.Shares != nil && *c.Shares != 0 {
+		add("cpu", "cpu.weight", u64(Weight(*c.Shares)))
+	}
+	if c.Quota != nil && *c.Quota != 0 || c.Period != nil && *c.Period != 0 {
+		quota, period := "max", uint64(100_000)
+		if c.Quota != nil && *c.Quota > 0 {
+			quota = i64(*c.Quota)
+		}
+		if c.Period != nil && *c.Period != 0 {
+			period = *c.Period
+		}
+		add("cpu", "cpu.max", quota+" "+u64(period))
+	}
+	if c.Burst != nil {
+		add("cpu", "cpu.max.burst", u64(*c.Burst))
+	}
+	if c.Cpus != "" {
+		add("cpuset", "cpuset.cpus", c.Cpus)
+	}
+	if c.Mems != "" {
+		add("cpuset", "cpuset.mems", c.Mems)
+	}
+	return out, nil
+}
+
+// Weight converts v1's cpu.shares, 2 to 262144, to v2's cpu.weight, 1 to 10000,
+// linearly, as runc and crun have done it since cgroup v2 came.
+func Weight(shares uint64) uint64 {
+	shares = min(max(shares, 2), 262144)
+	return 1 + (shares-2)*9999/262142
+}
+
+// ioWeight converts blkio.weight, 10 to 1000, to io.weight, 1 to 10000.
+func ioWeight(w uint16) uint64 {
+	n := min(max(uint64(w), 10), 1000)
+	return 1 + (n-10)*9999/990
+}
+
+func v2BlockIO(b *specs.LinuxBlockIO) ([]write, error) {
+	var out []write
+	add := func(file, value, or string) {
+		out = append(out, write{controller: "io", file: file, value: value, or: or})
+	}
+	if b.LeafWeight != nil && *b.LeafWeight != 0 {
+		return nil, errors.New("linux.resources.blockIO.leafWeight is not supported on cgroup v2")
+	}
+	if b.Weight != nil && *b.Weight != 0 {
+		out = append(out, ioWeightWrite("default ", *b.Weight))
+	}
+	for _, d := range b.WeightDevice {
+		if d.LeafWeight != nil {
+			return nil, errors.New("linux.resources.blockIO.weightDevice.leafWeight is not supported on cgroup v2")
+		}
+		if d.Weight != nil {
+			out = append(out, ioWeightWrite(fmt.Sprintf("%d:%d ", d.Major, d.Minor), *d.Weight))
+		}
+	}
+	for _, t := range []struct {
+		key  string
+		list []specs.LinuxThrottleDevice
+	}{
+		{"rbps", b.ThrottleReadBpsDevice}, {"wbps", b.ThrottleWriteBpsDevice},
+		{"riops", b.ThrottleReadIOPSDevice}, {"wiops", b.ThrottleWriteIOPSDevice},
+	} {
+		for _, d := range t.list {
+			value := u64(d.Rate)
+			if d.Rate == 0 {
+				value = "max"
+			}
+			add("io.max", fmt.Sprintf("%d:%d %s=%s", d.Major, d.Minor, t.key, value), "")
+		}
+	}
+	return out, nil
+}
+
+// ioWeightWrite sets a weight, of which the BFQ scheduler has its own file.
+func ioWeightWrite(of string, weight uint16) write {
+	return write{controller: "io", file: "io.weight", value: of + u64(ioWeight(weight)), or: "io.bfq.weight"}
+}

@@ -1,0 +1,317 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/container/handshake"
+)
+
+// child is a process on its way into a container.
+type child struct {
+	pid     int
+	process *os.Process
+	conn    handshake.Conn
+}
+
+// layout collects the files a child starts with, in the order of their numbers.
+type layout struct {
+	files []*os.File
+	owned []*os.File // to close when the child has them
+}
+
+// newLayout begins with the standard streams, or /dev/null for a process that
+// opens a terminal, then those the caller wants preserved.
+func newLayout(terminal bool, stdio [3]*os.File, preserve int) (*layout, error) {
+	l := &layout{}
+	std := []*os.File{os.Stdin, os.Stdout, os.Stderr}
+	for i, f := range stdio {
+		if f != nil {
+			std[i] = f
+		}
+	}
+	if terminal {
+		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		l.owned = append(l.owned, null)
+		std = []*os.File{null, null, null}
+	}
+	l.files = std
+	for i := range preserve {
+		fd := 3 + i
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+			return nil, fmt.Errorf("--preserve-fds %d: descriptor %d is not open", preserve, fd)
+		}
+		l.files = append(l.files, os.NewFile(uintptr(fd), "preserved"))
+	}
+	return l, nil
+}
+
+// add appends a file of the child's own and returns its number there.
+func (l *layout) add(f *os.File) int {
+	l.files = append(l.files, f)
+	l.owned = append(l.owned, f)
+	return len(l.files) - 1
+}
+
+func (l *layout) close() {
+	for _, f := range l.owned {
+		_ = f.Close()
+	}
+	l.owned = nil
+}
+
+// start starts a child with l and the handshake's end; enter prepares the
+// thread that does it, which is not used again.
+func (l *layout) start(preserve int, sys *syscall.SysProcAttr, conn handshake.Conn, enter func() error) (*child, error) {
+	type result struct {
+		p   *os.Process
+		err error
+	}
+	done := make(chan result)
+	exe := fmt.Sprintf("/proc/self/fd/%d", 3+preserve+1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: what enter does stays with the thread
+		err := enter()
+		var p *os.Process
+		if err == nil {
+			p, err = os.StartProcess(exe, []string{handshake.OCIName, strconv.Itoa(preserve)},
+				&os.ProcAttr{Dir: "/", Env: []string{}, Files: l.files, Sys: sys})
+		}
+		done <- result{p, err}
+	}()
+	r := <-done
+	if r.err != nil {
+		_ = conn.F.Close()
+		return nil, &handshake.StepError{Step: "start the container's process", Err: bare(r.err)}
+	}
+	return &child{pid: r.p.Pid, process: r.p, conn: conn}, nil
+}
+
+// bare strips the path from the error of starting a process: it is of a
+// descriptor.
+func bare(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// startInit starts the container's first process, in its new namespaces.
+func (c *Container) startInit(o CreateOptions, p *handshake.Plan) (*child, error) {
+	l, err := newLayout(p.Process != nil && p.Process.Terminal, o.Stdio, o.PreserveFDs)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	conn, end, err := handshake.Pair()
+	if err != nil {
+		return nil, err
+	}
+	l.add(end)
+	program, err := container.Program()
+	if err != nil {
+		return nil, err
+	}
+	l.files = append(l.files, program) // shared, stays open
+	if p.Process != nil {
+		p.Process.Preserve = o.PreserveFDs
+	}
+	sys := &syscall.SysProcAttr{Setsid: true}
+	enter, err := c.namespaces(l, sys, p)
+	if err != nil {
+		return nil, err
+	}
+	sock, err := c.listen()
+	if err != nil {
+		return nil, err
+	}
+	p.ListenFD = l.add(sock)
+	if err := joinCgroups(c, l, sys, p); err != nil {
+		return nil, err
+	}
+	return l.start(o.PreserveFDs, sys, conn, enter)
+}
+
+// joinCgroups has the child enter the groups.
+func joinCgroups(c *Container, l *layout, sys *syscall.SysProcAttr, p *handshake.Plan) error {
+	tasks, err := c.Cgroups.Tasks()
+	if err != nil {
+		return err
+	}
+	for _, f := range tasks {
+		p.CgroupTasks = append(p.CgroupTasks, l.add(f))
+	}
+	v2, err := c.Cgroups.Unified()
+	if err != nil || v2 == nil {
+		return err
+	}
+	l.owned = append(l.owned, v2)
+	sys.UseCgroupFD, sys.CgroupFD = true, int(v2.Fd())
+	return nil
+}
+
+// namespaces splits those of the bundle into flags of clone(2), descriptors that
+// the child joins by itself, and what the starting thread has to do.
+func (c *Container) namespaces(l *layout, sys *syscall.SysProcAttr, p *handshake.Plan) (func() error, error) {
+	var before []func() error
+	for _, t := range namespaceTypes {
+		n, ok := namespace(c.Spec, t.kind)
+		if !ok {
+			continue
+		}
+		if n.Path == "" {
+			switch t.kind {
+			case specs.CgroupNamespace: // by itself, when it is in its cgroup
+			case specs.TimeNamespace:
+				before = append(before, func() error { return newTimeNamespace(c.Spec.Linux.TimeOffsets) })
+			case specs.UserNamespace:
+				mapIDs(c.Spec.Linux, sys)
+			default:
+				sys.Cloneflags |= uintptr(t.flag)
+			}
+			continue
+		}
+		f, err := openNamespace(t.kind, n.Path)
+		if err != nil {
+			return nil, err
+		}
+		switch t.kind {
+		case specs.PIDNamespace: // it is for children
+			l.owned = append(l.owned, f)
+			before = append(before, func() error { return setns(f, unix.CLONE_NEWPID) })
+		case specs.UserNamespace, specs.TimeNamespace:
+			_ = f.Close()
+			return nil, unsupported(fmt.Sprintf("joining a %s namespace by path", t.kind), "the kernel allows it to single-threaded programs only")
+		default:
+			p.Join = append(p.Join, handshake.Join{Type: t.flag, FD: l.add(f)})
+		}
+	}
+	return func() error {
+		for _, f := range before {
+			if err := f(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil
+}
+
+func setns(f *os.File, flag int) error {
+	if err := unix.Setns(int(f.Fd()), flag); err != nil {
+		return fmt.Errorf("setns %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// newTimeNamespace makes one for the children of this thread, with offsets,
+// which can be written until the first is in it (time_namespaces(7)).
+func newTimeNamespace(offsets map[string]specs.LinuxTimeOffset) error {
+	if err := unix.Unshare(unix.CLONE_NEWTIME); err != nil {
+		return fmt.Errorf("make a time namespace: %w", err)
+	}
+	file := fmt.Sprintf("/proc/%d/timens_offsets", unix.Gettid())
+	for clock, o := range offsets {
+		line := fmt.Sprintf("%s %d %d\n", clock, o.Secs, o.Nanosecs)
+		if err := os.WriteFile(file, []byte(line), 0); err != nil {
+			return fmt.Errorf("set the offset of the %s clock: %w", clock, err)
+		}
+	}
+	return nil
+}
+
+// mapIDs makes a user namespace in which the child is user 0.
+func mapIDs(l *specs.Linux, sys *syscall.SysProcAttr) {
+	sys.Cloneflags |= unix.CLONE_NEWUSER
+	convert := func(list []specs.LinuxIDMapping) (out []syscall.SysProcIDMap) {
+		for _, m := range list {
+			out = append(out, syscall.SysProcIDMap{ContainerID: int(m.ContainerID), HostID: int(m.HostID), Size: int(m.Size)})
+		}
+		return out
+	}
+	sys.UidMappings, sys.GidMappings = convert(l.UIDMappings), convert(l.GIDMappings)
+	sys.GidMappingsEnableSetgroups = os.Geteuid() == 0
+	sys.Credential = &syscall.Credential{NoSetGroups: os.Geteuid() != 0}
+}
+
+func (ch *child) kill() { _ = ch.process.Kill() } // an error means that it has ended
+
+// close lets go of the child, which lives on; one whose handshake is not over
+// ends with it.
+func (ch *child) close() {
+	_ = ch.conn.F.Close()
+	_ = ch.process.Release()
+}
+
+// callbacks answer what a child asks for on its way.
+type callbacks struct {
+	terminal, notify func(*os.File) error
+	hooks            func() error
+}
+
+// await follows the child until it is ready: waiting for start, or, of exec,
+// about to execute.
+func (ch *child) await(on callbacks) error {
+	for {
+		m, err := ch.conn.Receive()
+		if err != nil {
+			return ch.blame(err)
+		}
+		switch m.Kind {
+		case handshake.KindReady:
+			return nil
+		case handshake.KindFailed:
+			return failure(m)
+		case handshake.KindHooks:
+			if err = on.hooks(); err == nil {
+				if err := ch.conn.Send(handshake.Message{Kind: handshake.KindGo}); err != nil {
+					return ch.blame(err)
+				}
+			}
+		case handshake.KindTerminal:
+			err = on.terminal(m.File)
+		case handshake.KindNotify:
+			err = on.notify(m.File)
+		default:
+			err = fmt.Errorf("handshake: unexpected %q", m.Kind)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// blame explains the end of a handshake: by the child's last word, or its end.
+func (ch *child) blame(err error) error {
+	_ = ch.conn.F.SetReadDeadline(time.Now().Add(time.Second))
+	for {
+		m, rerr := ch.conn.Receive()
+		if rerr != nil {
+			break
+		}
+		if m.Kind == handshake.KindFailed {
+			return failure(m)
+		}
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		ch.kill()
+		state, werr := ch.process.Wait()
+		if werr == nil {
+			err = fmt.Errorf("it ended early: %v (a memory or process limit that is too small does that)", state)
+		}
+	}
+	return &handshake.StepError{Step: "start the container's process", Err: err}
+}

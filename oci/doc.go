@@ -1,0 +1,26 @@
+// Package oci is an OCI runtime: it makes containers of bundles (runtime-spec
+// 1.3) and takes them through their life, for `duplex oci` and so for podman,
+// docker and containerd.
+//
+// # What is where
+//
+// config.json is parsed and checked without a look at the host (Parse, with a
+// fuzz target), then turned into a handshake.Plan: typed data, in which names,
+// options and defaults are resolved. The container's own process, package
+// container/inside, executes the plan, in the namespaces it was started in, and
+// becomes the program in the end: there is no process between it and the engine.
+//
+// A container is a directory below the root of the state: state.json, a lock,
+// and until start the socket that the container's process waits at. Every
+// command that changes the container holds the lock. The first process is known
+// by its number and its start time, and signalled by pidfd, so a number that is
+// given out again is never mistaken for it.
+//
+// What create has made is written down before it is made: a create that is killed
+// is undone by the next create or delete of that id.
+//
+// # What is refused
+//
+// A property that is known and not supported is an error that names it; one that
+// the specification does not know is ignored, as it asks.
+package oci

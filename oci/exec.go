@@ -1,0 +1,272 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/container/handshake"
+)
+
+// ExecOptions are what Exec is given.
+type ExecOptions struct {
+	Process       *specs.Process
+	PidFile       string
+	ConsoleSocket string
+	Terminal      func(*os.File) // as of CreateOptions
+	PreserveFDs   int
+	Detach        bool
+	IgnorePaused  bool
+	Stdio         [3]*os.File // as of CreateOptions
+	Signals       <-chan os.Signal
+	Warn          func(string)
+}
+
+// Exec runs another program in a running container and returns its exit status.
+func (c *Container) Exec(ctx context.Context, o ExecOptions) (int, error) {
+	switch s := c.Status(); {
+	case s == specs.StateStopped:
+		return 0, errors.New("cannot exec in a stopped container")
+	case s == statePaused && !o.IgnorePaused:
+		return 0, errors.New("cannot exec in a paused container (use --ignore-paused to override)")
+	case s == specs.StateCreating:
+		return 0, errors.New("cannot exec in a container that is being created")
+	}
+	if err := CheckProcess(o.Process); err != nil {
+		return 0, err
+	}
+	create := CreateOptions{ConsoleSocket: o.ConsoleSocket, Terminal: o.Terminal, Warn: o.Warn}
+	if err := checkTerminal(&specs.Spec{Process: o.Process}, create); err != nil {
+		return 0, err
+	}
+	p, err := c.execPlan(o)
+	if err != nil {
+		return 0, err
+	}
+	grantable(p.Process, create.warn)
+	ch, err := c.startExec(o, p)
+	if err != nil {
+		return 0, err
+	}
+	defer ch.close()
+	stop := context.AfterFunc(ctx, ch.kill)
+	defer stop()
+	if err := c.followExec(create, o, p, ch); err != nil {
+		ch.kill()
+		_, _ = ch.process.Wait()
+		return 0, err
+	}
+	if o.PidFile != "" {
+		if err := writePidFile(o.PidFile, ch.pid); err != nil {
+			ch.kill()
+			return 0, err
+		}
+	}
+	if o.Detach {
+		return 0, nil
+	}
+	stop()
+	return waitFor(ch.pid, o.Signals)
+}
+
+func (c *Container) followExec(create CreateOptions, o ExecOptions, p *handshake.Plan, ch *child) error {
+	if a := o.Process.OOMScoreAdj; a != nil {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", ch.pid), fmt.Append(nil, *a), 0); err != nil {
+			return &handshake.StepError{Step: "set process.oomScoreAdj", Err: err}
+		}
+	}
+	if err := ch.conn.Send(handshake.Message{Kind: handshake.KindPlan, Plan: p}); err != nil {
+		return ch.blame(err)
+	}
+	err := ch.await(callbacks{
+		terminal: create.passTerminal,
+		notify:   func(f *os.File) error { return c.passListener(f, ch.pid) },
+		hooks:    func() error { return errors.New("hooks are not for exec") },
+	})
+	if err != nil {
+		return err
+	}
+	m, err := ch.conn.Receive() // until execve closes it
+	switch {
+	case err == nil:
+		return failure(m)
+	case !errors.Is(err, io.EOF):
+		return ch.blame(err)
+	}
+	return nil
+}
+
+// execPlan is the container's own, but for what exec is told.
+func (c *Container) execPlan(o ExecOptions) (*handshake.Plan, error) {
+	process, err := processPlan(o.Process, o.PreserveFDs)
+	if err != nil {
+		return nil, err
+	}
+	p := &handshake.Plan{Process: process, Keyring: handshake.NoKeyring}
+	if process.Personality, err = personality(c.Spec.Linux.Personality); err != nil {
+		return nil, err
+	}
+	filter, err := Seccomp(c.Spec.Linux.Seccomp)
+	if err != nil {
+		return nil, err
+	}
+	if filter != nil {
+		process.Seccomp, process.SeccompFlags, process.Notify = filter.Program, filter.Flags, filter.Notify
+	}
+	if a := o.Process.ExecCPUAffinity; a != nil {
+		list := a.Final
+		if list == "" {
+			list = a.Initial
+		}
+		if process.CPUs, err = cpuList(list); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// startExec starts a process in the container's namespaces and cgroups.
+func (c *Container) startExec(o ExecOptions, p *handshake.Plan) (*child, error) {
+	l, err := newLayout(o.Process.Terminal, o.Stdio, o.PreserveFDs)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	conn, end, err := handshake.Pair()
+	if err != nil {
+		return nil, err
+	}
+	l.add(end)
+	program, err := container.Program()
+	if err != nil {
+		return nil, err
+	}
+	l.files = append(l.files, program)
+	sys := &syscall.SysProcAttr{Setsid: true}
+	enter, err := c.joinAll(l, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := joinCgroups(c, l, sys, p); err != nil {
+		return nil, err
+	}
+	return l.start(o.PreserveFDs, sys, conn, enter)
+}
+
+// joinAll opens the namespaces that the container has, of its first process.
+func (c *Container) joinAll(l *layout, p *handshake.Plan) (func() error, error) {
+	pidfd, err := c.pidfd()
+	if err != nil {
+		return nil, errNotRunning
+	}
+	defer func() { _ = unix.Close(pidfd) }()
+	enter := func() error { return nil }
+	for _, t := range namespaceTypes {
+		if !hasNamespace(c.Spec, t.kind) {
+			if t.kind == specs.MountNamespace {
+				return nil, unsupported("exec in a container without a mount namespace", "its root is of its first process only")
+			}
+			continue
+		}
+		if t.kind == specs.UserNamespace || t.kind == specs.TimeNamespace {
+			return nil, unsupported(fmt.Sprintf("exec in a container with a %s namespace", t.kind), "the kernel lets only single-threaded programs join one")
+		}
+		f, err := openNamespace(t.kind, fmt.Sprintf("/proc/%d/ns/%s", c.Pid, t.file))
+		if err != nil {
+			return nil, err
+		}
+		if t.kind == specs.PIDNamespace {
+			l.owned = append(l.owned, f)
+			enter = func() error { return setns(f, unix.CLONE_NEWPID) }
+			continue
+		}
+		p.Join = append(p.Join, handshake.Join{Type: t.flag, FD: l.add(f)})
+	}
+	// Had the process ended, and its number been given out again, meanwhile, the
+	// signal would not arrive.
+	if err := unix.PidfdSendSignal(pidfd, 0, nil, 0); err != nil {
+		return nil, errNotRunning
+	}
+	return enter, nil
+}
+
+// ExecProcess is the process of exec: the container's own with the arguments
+// args.
+func (c *Container) ExecProcess(args []string) *specs.Process {
+	p := specs.Process{Cwd: "/"}
+	if c.Spec.Process != nil {
+		p = *c.Spec.Process
+	}
+	p.Args, p.Env, p.Terminal = args, slices.Clone(p.Env), false
+	p.ConsoleSize = nil
+	return &p
+}
+
+// AddCapability gives the process of exec one more capability.
+func AddCapability(p *specs.Process, name string) error {
+	if !slices.Contains(capabilities, name) {
+		return fmt.Errorf("capability %q is not known", name)
+	}
+	c := &specs.LinuxCapabilities{}
+	if p.Capabilities != nil {
+		*c = *p.Capabilities
+	}
+	for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted} {
+		*set = append(slices.Clone(*set), name)
+	}
+	p.Capabilities = c
+	return nil
+}
+
+// Pids lists the processes of the container, as the host numbers them.
+func (c *Container) Pids() ([]int, error) {
+	if c.Cgroups == nil || len(c.Cgroups.Dirs) == 0 {
+		return nil, errors.New("ps needs a cgroup, and the container has none")
+	}
+	return c.Cgroups.Procs()
+}
+
+// Pause stops every process of the container; Resume lets them go on.
+func (c *Container) Pause() error {
+	if s := c.Status(); s != specs.StateRunning && s != specs.StateCreated {
+		return fmt.Errorf("container not running or created: %s", s)
+	}
+	return c.Cgroups.Freeze(true)
+}
+
+// Resume is the end of Pause.
+func (c *Container) Resume() error {
+	if s := c.Status(); s != statePaused {
+		return fmt.Errorf("container not paused: %s", s)
+	}
+	return c.Cgroups.Freeze(false)
+}
+
+// Update changes the limits of the container to res; what it does not name
+// stays.
+func (c *Container) Update(res *specs.LinuxResources) error {
+	if c.Status() == specs.StateStopped {
+		return errNotRunning
+	}
+	if len(res.Rdma) > 0 {
+		return unsupported("rdma", "duplex does not manage RDMA")
+	}
+	if c.Cgroups == nil || len(c.Cgroups.Dirs) == 0 {
+		return errors.New("update needs a cgroup, and the container has none")
+	}
+	if err := c.Cgroups.Apply(res); err != nil {
+		return err
+	}
+	if len(res.Devices) == 0 {
+		return nil
+	}
+	return unsupported("update of devices", "the rules are set when the container is made")
+}

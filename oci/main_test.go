@@ -1,0 +1,196 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/container"
+)
+
+// TestMain makes the test binary the program of its own containers, too.
+func TestMain(m *testing.M) {
+	container.Init()
+	if len(os.Args) > 1 && filepath.Base(os.Args[0]) == "work" {
+		os.Exit(work(os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+// work is what containers of the tests execute.
+func work(args []string) int {
+	switch args[0] {
+	case "exit":
+		var code int
+		_, _ = fmt.Sscan(args[1], &code)
+		return code
+	case "cat":
+		for _, f := range args[1:] {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				fmt.Println(err)
+				continue
+			}
+			fmt.Printf("%s", b)
+		}
+		return 0
+	case "ls":
+		for _, f := range args[1:] {
+			names, err := filepath.Glob(f)
+			fmt.Println(names, err)
+		}
+		return 0
+	case "write":
+		fmt.Println(os.WriteFile(args[1], []byte("x"), 0o600))
+		return 0
+	case "hook": // FILE LABEL: appends the label and the status it read
+		var s specs.State
+		err := json.NewDecoder(os.Stdin).Decode(&s)
+		f, ferr := os.OpenFile(args[1], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o666)
+		if err != nil || ferr != nil {
+			fmt.Fprintln(os.Stderr, err, ferr)
+			return 1
+		}
+		_, err = fmt.Fprintf(f, "%s %s\n", args[2], s.Status)
+		if err != nil {
+			return 1
+		}
+		return 0
+	case "fail":
+		fmt.Fprintln(os.Stderr, "of no use")
+		return 3
+	case "wait":
+		_ = unix.Pause() // until it is killed
+	}
+	return 99
+}
+
+// bundle is a bundle of a test, and where its containers' state is.
+type bundle struct {
+	dir, root string
+	spec      *specs.Spec
+	n         int
+}
+
+// newBundle makes a bundle whose rootfs has /bin/work and whose process runs it
+// with args. Needs root: what a user may do is tested by package container.
+func newBundle(t testing.TB, args ...string) *bundle {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("making cgroups and mounts of a bundle takes root; CI runs this as root")
+	}
+	b := &bundle{dir: t.TempDir(), root: filepath.Join(t.TempDir(), "state"), spec: Example()}
+	must(t, os.MkdirAll(filepath.Join(b.dir, "rootfs", "bin"), 0o755))
+	self, err := os.Executable()
+	must(t, err)
+	work := filepath.Join(b.dir, "rootfs", "bin", "work")
+	if os.Link(self, work) != nil {
+		data, err := os.ReadFile(self)
+		must(t, err)
+		must(t, os.WriteFile(work, data, 0o755))
+	}
+	b.spec.Process.Terminal = false
+	b.spec.Process.Args = append([]string{"/bin/work"}, args...)
+	b.spec.Root.Readonly = false
+	return b
+}
+
+// save writes config.json.
+func (b *bundle) save(t testing.TB) {
+	t.Helper()
+	data, err := json.Marshal(b.spec)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(b.dir, "config.json"), data, 0o644))
+}
+
+// options are for a container of b with a new id; its output goes to out.
+func (b *bundle) options(t testing.TB, out *os.File) CreateOptions {
+	t.Helper()
+	b.n++
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	must(t, err)
+	t.Cleanup(func() { _ = null.Close() })
+	o := CreateOptions{Root: b.root, ID: fmt.Sprintf("test-%d-%d", os.Getpid(), b.n), Bundle: b.dir,
+		Stdio: [3]*os.File{null, null, null}, Warn: func(s string) { t.Log(s) }}
+	if out != nil {
+		o.Stdio[1], o.Stdio[2] = out, out
+	}
+	return o
+}
+
+// run runs the bundle to its end and returns its status and output.
+func (b *bundle) run(t testing.TB) (int, string, error) {
+	t.Helper()
+	b.save(t)
+	out, err := os.CreateTemp(t.TempDir(), "out")
+	must(t, err)
+	defer func() { _ = out.Close() }()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	status, err := Run(ctx, RunOptions{CreateOptions: b.options(t, out)})
+	text, rerr := os.ReadFile(out.Name())
+	must(t, rerr)
+	b.nothingLeft(t)
+	return status, string(text), err
+}
+
+// output is run of a bundle that has to work.
+func (b *bundle) output(t testing.TB) string {
+	t.Helper()
+	status, text, err := b.run(t)
+	if err != nil || status != 0 {
+		t.Fatalf("status %d, %v, output %q", status, err, text)
+	}
+	return text
+}
+
+// create makes a container that is deleted with the test.
+func (b *bundle) create(t testing.TB) *Container {
+	t.Helper()
+	b.save(t)
+	c, err := Create(t.Context(), b.options(t, nil))
+	must(t, err)
+	t.Cleanup(func() {
+		if d, err := Open(b.root, c.ID, true); err == nil {
+			must(t, d.Delete(context.Background(), true, func(s string) { t.Log(s) }))
+		}
+		b.nothingLeft(t)
+	})
+	c.Close()
+	return c
+}
+
+// nothingLeft looks for what containers of b may have left: state, cgroups,
+// mounts.
+func (b *bundle) nothingLeft(t testing.TB) {
+	t.Helper()
+	if entries, err := os.ReadDir(b.root); err == nil && len(entries) > 0 {
+		t.Errorf("left in the state directory: %v", entries)
+	}
+	pattern := fmt.Sprintf("test-%d-*", os.Getpid())
+	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*", "/sys/fs/cgroup/*/*"} {
+		if left, _ := filepath.Glob(filepath.Join(dir, pattern)); len(left) > 0 {
+			t.Errorf("left cgroups: %v", left)
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	must(t, err)
+	if strings.Contains(string(mounts), b.dir) {
+		t.Errorf("left mounts below %s", b.dir)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
