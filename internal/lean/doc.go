@@ -7,6 +7,8 @@
 // collector has had no reason to run. Neither is needed by a process that waits
 // for a guest, and Settle drops both: the pages of the program stay in the page
 // cache, and the few that are still in use are mapped again when they are touched.
-// And the heap gets no huge pages, with which a kernel that gives them to everybody
-// keeps it at 4 MiB and more.
+//
+// A kernel that gives huge pages to everybody keeps a heap at 4 MiB and more all the
+// same (go.dev/issue/64332): against that only GODEBUG=disablethp=1 from the start
+// helps, which the Makefile links in.
 package lean

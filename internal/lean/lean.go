@@ -19,7 +19,6 @@ const percent = 50
 // program's pages alone.
 func Settle(program []Pages) {
 	debug.SetGCPercent(percent)
-	smallPages()
 	debug.FreeOSMemory()
 	for _, p := range program {
 		p.drop()

@@ -1,9 +1,7 @@
 package lean
 
 import (
-	"fmt"
 	"os"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,24 +69,4 @@ func mapped(t *testing.T) (sum int) {
 		}
 	}
 	return sum
-}
-
-// The heap is told to have no huge pages (VmFlags nh, proc_pid_smaps(5)).
-func TestSmallPages(t *testing.T) {
-	Settle(nil)
-	text, err := os.ReadFile("/proc/self/smaps")
-	if err != nil {
-		t.Fatal(err)
-	}
-	heap := fmt.Sprintf("%x", reflect.ValueOf(new([64]byte)).Pointer()&^(arena-1))
-	in := false
-	for line := range strings.Lines(string(text)) {
-		if low, _, ok := strings.Cut(line, "-"); ok && !strings.Contains(low, ":") {
-			in = low == heap
-		}
-		if in && strings.HasPrefix(line, "VmFlags:") && slices.Contains(strings.Fields(line), "nh") {
-			return
-		}
-	}
-	t.Errorf("the mapping at %s may have huge pages", heap)
 }
