@@ -61,6 +61,11 @@ func build(doc *Document, o observation) error {
 	doc.Schema, doc.End, doc.TotalNs, doc.ExecAt = Schema, w.end, w.at[w.end], w.begin
 	doc.Spans = w.spans()
 	doc.Kernel = w.summary()
+	for _, s := range w.steps {
+		if s.Name == workload.PhaseWorkload.String() {
+			doc.KVM = s.KVM
+		}
+	}
 	var err error
 	if doc.Exits, err = countExits(o.trace, w.begin, w.begin+doc.TotalNs, doc.Spans); err != nil {
 		return err

@@ -33,6 +33,11 @@ type Document struct {
 	// FaultNs is what one page fault costs on this host, measured here by touching
 	// new memory; a guest's costs an exit on top.
 	FaultNs int64 `json:"fault_ns"`
+	// ExitNs is what an exit takes that KVM handles by itself, measured here with a
+	// tiny guest's CPUID; 0 where that cannot be measured.
+	ExitNs int64 `json:"exit_ns"`
+	// KVM is what KVM counted until the command was executed.
+	KVM workload.KVM `json:"kvm"`
 	// Notes say what is missing or uncertain.
 	Notes []string `json:"notes,omitempty"`
 }
@@ -92,6 +97,9 @@ type Span struct {
 	ExitNs uint64 `json:"exit_ns,omitempty"`
 	// Faults are the monitor's, guest memory included; nil where they are not known.
 	Faults *workload.Faults `json:"faults,omitempty"`
+	// KVM is what KVM counted, those exits included that did not reach the monitor;
+	// nil where it is not known.
+	KVM *workload.KVM `json:"kvm,omitempty"`
 }
 
 // Took is the span's length in nanoseconds.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/duplex-run/duplex/compare"
 	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/vmm/probe"
 )
 
 // Options say what to boot.
@@ -73,6 +74,9 @@ func Run(ctx context.Context, o Options) (*Document, error) {
 	seen.trace = trace
 	if doc.FaultNs, seen.clearNs, err = memoryCost(); err != nil {
 		return nil, err
+	}
+	if cost, err := probe.ExitCost(); err == nil { // else the rule about it is silent
+		doc.ExitNs = int64(cost)
 	}
 	return doc, build(doc, seen)
 }

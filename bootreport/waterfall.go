@@ -62,7 +62,7 @@ func (w *waterfall) spans() []Span {
 			w.parts(&s, p.rest)
 		}
 	}
-	w.faults()
+	w.costs()
 	return w.out
 }
 
@@ -152,11 +152,17 @@ func (w *waterfall) zero() (at int64, ok bool) {
 	return m[0].at - int64(m[0].line.At), true
 }
 
-// faults gives the spans between two samples of the monitor's page faults their
-// difference. Before the monitor there were none.
-func (w *waterfall) faults() {
-	known := map[int64]workload.Faults{}
-	first := int64(-1)
+// sample is what the monitor and KVM had counted at a step.
+type sample struct {
+	workload.Faults
+	workload.KVM
+}
+
+// costs gives the spans between two samples their difference. Before the monitor
+// and its machine there was nothing to count.
+func (w *waterfall) costs() {
+	known := map[int64]*sample{}
+	first, hasKVM := int64(-1), false
 	for _, s := range w.steps {
 		if s.Process != workload.ProcessMonitor {
 			continue
@@ -165,19 +171,28 @@ func (w *waterfall) faults() {
 			first = at
 		}
 		if s.Faults != (workload.Faults{}) {
-			known[s.Ns-w.begin] = s.Faults
+			known[s.Ns-w.begin] = &sample{s.Faults, s.KVM}
 		}
+		hasKVM = hasKVM || s.KVM != (workload.KVM{})
 	}
-	sample := func(at int64) (workload.Faults, bool) {
-		f, ok := known[at]
-		return f, ok || at <= first
+	at := func(ns int64) *sample {
+		if s := known[ns]; s != nil || ns > first {
+			return s
+		}
+		return &sample{}
 	}
 	for i := range w.out {
 		s := &w.out[i]
-		from, ok := sample(s.StartNs)
-		to, ok2 := sample(s.EndNs)
-		if s.Clock == HostClock && s.EndNs > first && ok && ok2 && to.Minor >= from.Minor && to.Major >= from.Major {
-			s.Faults = &workload.Faults{Minor: to.Minor - from.Minor, Major: to.Major - from.Major}
+		if s.Clock != HostClock || s.EndNs <= first {
+			continue
+		}
+		from, to := at(s.StartNs), at(s.EndNs)
+		if from == nil || to == nil || to.Minor < from.Minor || to.Major < from.Major {
+			continue // nothing counts backward: that monitor is not to be believed
+		}
+		s.Faults = &workload.Faults{Minor: to.Minor - from.Minor, Major: to.Major - from.Major}
+		if k, ok := to.KVM.Sub(from.KVM); ok && hasKVM && s.Group != GroupHost {
+			s.KVM = &k
 		}
 	}
 }
