@@ -310,7 +310,7 @@ func (p *process) follow(ctx context.Context) {
 
 // startTime is when a machine that still runs has started for good, and most of
 // what its processes have in memory is of no more use.
-const startTime = 250 * time.Millisecond
+const startTime = 2 * time.Second
 
 // settle gives memory of both processes back.
 func (p *process) settle() {
