@@ -16,6 +16,9 @@ type Document struct {
 	Host    compare.Host  `json:"host"`
 	Image   compare.Image `json:"image"`
 	Command []string      `json:"command,omitempty"`
+	// Warm says that the machines were restored from a snapshot: there is no kernel's
+	// log then, and no step of the agent.
+	Warm bool `json:"warm,omitempty"`
 	// Boots are the three, in the order they were made.
 	Boots []Boot `json:"boots"`
 	// End is the phase that the waterfall ends with: first_byte, or exited for a

@@ -293,6 +293,29 @@ func TestLogs(t *testing.T) {
 	}
 }
 
+// A restored machine has no kernel that boots, and nothing is said of one.
+func TestWarm(t *testing.T) {
+	d, o := madeUp()
+	d.Warm, o.log = true, nil
+	if err := build(d, o); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := WriteText(&b, d, Style{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"a restored microVM", "memory and devices restored", "agent goes on", "no log of its kernel"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+	for _, not := range []string{"initcall", "CONFIG_PRINTK", "A smaller kernel"} {
+		if strings.Contains(b.String(), not) {
+			t.Errorf("says %q of a restored machine", not)
+		}
+	}
+}
+
 // A command that writes nothing: the waterfall ends with it.
 func TestNoOutput(t *testing.T) {
 	d, o := madeUp()

@@ -23,6 +23,8 @@ type Options struct {
 	Image   compare.Image
 	Command []string
 	Host    compare.Host
+	// Warm says that Flags restore the machine from a snapshot.
+	Warm bool
 	// Dir is an empty directory for the trace and the log.
 	Dir string
 	// Progress is told which boot is next, of how many; may be nil.
@@ -43,7 +45,7 @@ func (o *Options) TracePath() string { return filepath.Join(o.Dir, traceName) }
 func Run(ctx context.Context, o Options) (*Document, error) {
 	logPath := filepath.Join(o.Dir, logName)
 	observe := []string{"--boot-log=" + logPath, "--trace=" + o.TracePath()}
-	doc := &Document{Host: o.Host, Image: o.Image, Command: o.Command}
+	doc := &Document{Host: o.Host, Image: o.Image, Command: o.Command, Warm: o.Warm}
 	var seen observation
 	plan := []struct {
 		kind  string

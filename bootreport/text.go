@@ -110,6 +110,9 @@ func headline(d *Document) string {
 	if len(d.Command) > 0 {
 		what += " " + strings.Join(d.Command, " ")
 	}
+	if d.Warm {
+		return "Where the start of a restored microVM goes: " + clean(what)
+	}
 	return "Where the start of a microVM goes: " + clean(what)
 }
 
@@ -173,7 +176,11 @@ func (t *text) boots() {
 		if a, ok := again.PhasesNs[name]; ok {
 			cost = fmt.Sprintf(" %10s", signed(observed.PhasesNs[name]-a))
 		}
-		row(reached[name], func(b *Boot) string {
+		label := reached[name]
+		if r, ok := reachedWarm[name]; ok && t.doc.Warm {
+			label = r
+		}
+		row(label, func(b *Boot) string {
 			if ns, ok := b.PhasesNs[name]; ok {
 				return took(ns)
 			}
@@ -191,6 +198,9 @@ var reached = map[string]string{
 	"entered": "guest entered", "kernel_up": "kernel up, agent runs", "workload": "command executed",
 	"first_byte": "its first byte", "exited": "its end (it wrote nothing)",
 }
+
+// reachedWarm names those of a restored machine that are something else.
+var reachedWarm = map[string]string{"loaded": "memory and devices restored", "kernel_up": "agent goes on"}
 
 func signed(ns int64) string {
 	if ns < 0 {

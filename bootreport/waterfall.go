@@ -25,11 +25,18 @@ var phases = map[string]phase{
 	"exited":     {"the command, to its end", GroupCommand, ""},
 }
 
+// restored are those that are another thing when the machine is restored.
+var restored = map[string]phase{
+	"loaded":    {"memory and devices restored", GroupHost, ""},
+	"kernel_up": {"guest, until its agent goes on", GroupKernel, ""},
+}
+
 // waterfall is what the spans are made of. Times in it are absolute, as
 // workload.Now has them, except those of the log.
 type waterfall struct {
 	begin int64
 	end   string           // phase that ends it
+	warm  bool             // restored, not booted
 	at    map[string]int64 // phases, since begin
 	steps []workload.Step
 	log   *klog.Log
@@ -50,6 +57,9 @@ func (w *waterfall) spans() []Span {
 	last := int64(0)
 	for _, name := range reached {
 		p := phases[name]
+		if r, ok := restored[name]; ok && w.warm {
+			p = r
+		}
 		s := Span{Name: p.name, Group: p.group, StartNs: last, EndNs: w.at[name], Clock: HostClock}
 		last = s.EndNs
 		w.out = append(w.out, s)

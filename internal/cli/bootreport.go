@@ -88,6 +88,9 @@ func (f *bootReportFlags) check(a *app, fs *pflag.FlagSet) error {
 	if _, err := f.nic(a, iso); err != nil {
 		return err
 	}
+	if err := f.checkWarm(a, iso); err != nil {
+		return err
+	}
 	return f.validate(a)
 }
 
@@ -137,7 +140,7 @@ func (f *bootReportFlags) here(ctx context.Context, a *app, fs *pflag.FlagSet) (
 	o := bootreport.Options{
 		Exe: exe, Flags: f.forRun(fs),
 		Image: compare.Image{Ref: fs.Arg(0), Digest: img.Digest}, Command: fs.Args()[1:],
-		Host: describeHost(f.labWhy, f.deterministic), Dir: scratch.Path(),
+		Host: describeHost(f.labWhy, f.deterministic), Dir: scratch.Path(), Warm: f.warm,
 	}
 	p := a.progress()
 	o.Progress = func(kind string, n, of int) { p.update(fmt.Sprintf("boot %d of %d (%s)", n+1, of, kind), -1) }
