@@ -184,8 +184,12 @@ func (d *Driver) Broken() (bool, error) {
 }
 
 // Interrupts receives when the device raised its interrupt since the last
-// receive. It also acts as the edge of Wait.
+// receive. It also acts as the edge of Wait. Whoever receives has to Acknowledge
+// before it looks at the device.
 func (d *Driver) Interrupts() <-chan struct{} { return d.irq }
+
+// Acknowledge is the start of an interrupt handler (§4.2.3.3).
+func (d *Driver) Acknowledge() { d.SetReg(RegInterruptACK, d.Reg(RegInterruptStatus)) }
 
 // Alloc hands out n bytes of low guest memory, aligned to 16.
 func (d *Driver) Alloc(n uint64) memory.GPA {
