@@ -107,8 +107,11 @@ type Mount struct {
 	Propagation []uintptr `json:"propagation,omitempty"`
 	// CopyUp fills a new tmpfs with what the root has at that place.
 	CopyUp bool `json:"copy_up,omitempty"`
-	// NoFollow: the last name of Dest is not followed (and Source's for a bind).
+	// NoFollow: of a bind mount, the last name of Source is not followed; of
+	// another one, no symbolic link in Dest.
 	NoFollow bool `json:"no_follow,omitempty"`
+	// Optional: a kernel without that file system does without the mount.
+	Optional bool `json:"optional,omitempty"`
 	// IDMapFD is a descriptor of a user namespace whose map the mount gets; 0 is
 	// none.
 	IDMapFD        int  `json:"idmap_fd,omitempty"`

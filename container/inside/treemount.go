@@ -21,6 +21,9 @@ func (t *tree) mount(m handshake.Mount) error {
 		return t.mountCgroup(m)
 	}
 	f, dir, err := t.newTreeMount(m)
+	if errors.Is(err, unix.ENODEV) && m.Optional {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -100,7 +103,7 @@ func (t *tree) modeOf(m handshake.Mount) []option {
 // labels are looked for (CVE-2019-19921, CVE-2023-27561).
 func (t *tree) mountPoint(m handshake.Mount, dir bool) (*os.File, error) {
 	at, err := launch.MountPoint(t.root, m.Dest, dir)
-	if err != nil || m.Type != "proc" && m.Type != "sysfs" {
+	if err != nil || m.Type != "proc" && m.Type != "sysfs" && (m.Type == "" || !m.NoFollow) {
 		return at, err
 	}
 	_ = at.Close()
