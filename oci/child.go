@@ -190,6 +190,9 @@ func (c *Container) startInit(o CreateOptions, p *handshake.Plan) (*child, error
 		return nil, err
 	}
 	p.ListenFD = l.add(sock)
+	if err := c.mapMounts(l, p); err != nil {
+		return nil, err
+	}
 	if err := joinCgroups(c, l, sys, p); err != nil {
 		return nil, err
 	}

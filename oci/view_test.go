@@ -219,6 +219,25 @@ func (b *bundle) forUsers(t *testing.T) {
 	b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings = ids, ids
 }
 
+// An id-mapped mount shows the ids of its map: those of the container's user
+// namespace, or its own.
+func TestIDMappedMount(t *testing.T) {
+	b := newBundle(t)
+	b.forUsers(t)
+	data := filepath.Join(b.dir, "data")
+	must(t, os.Mkdir(data, 0o700)) // root's, which is nobody in the container
+	must(t, os.WriteFile(filepath.Join(data, "file"), []byte("mine\n"), 0o600))
+	mount := specs.Mount{Destination: "/data", Source: data, Options: []string{"bind"}}
+	b.spec.Mounts = append(b.spec.Mounts, mount)
+	last := &b.spec.Mounts[len(b.spec.Mounts)-1]
+	contains(t, b.look(t, "/data/file"), "permission denied")
+	last.Options = []string{"bind", "idmap"}
+	contains(t, b.look(t, "/data/file"), "mine\n")
+	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 1}}
+	last.Options, last.UIDMappings, last.GIDMappings = []string{"rbind", "ro"}, ids, ids
+	contains(t, b.look(t, "/data/file", "/proc/self/mountinfo"), "mine\n", " /data ro,relatime,idmapped")
+}
+
 // exec joins user and time namespaces, too, and so does another container.
 func TestJoinUserNamespace(t *testing.T) {
 	b := newBundle(t, "wait")

@@ -112,10 +112,8 @@ type Mount struct {
 	NoFollow bool `json:"no_follow,omitempty"`
 	// Optional: a kernel without that file system does without the mount.
 	Optional bool `json:"optional,omitempty"`
-	// IDMapFD is a descriptor of a user namespace whose map the mount gets; 0 is
-	// none.
-	IDMapFD        int  `json:"idmap_fd,omitempty"`
-	IDMapRecursive bool `json:"idmap_recursive,omitempty"`
+	// FD is a descriptor of the bind mount, made already, detached; 0 is none.
+	FD int `json:"fd,omitempty"`
 }
 
 // Device is a device node to make.

@@ -15,7 +15,7 @@ const module = "github.com/duplex-run/duplex/"
 var layers = [][]string{
 	{"cmd", "internal/e2e", "internal/vmmbench"},
 	{"internal/cli"},
-	{"bootreport"},
+	{"bootreport", "internal/clones"},
 	{"compare"},
 	{"lab", "oci"},
 	{"microvm", "container"},
