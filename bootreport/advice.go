@@ -23,7 +23,7 @@ type facts struct {
 // rules are tried one by one. Each says what its figure was computed from, and
 // nothing when there is nothing to gain.
 var rules = []func(*facts) []Advice{
-	loading, unpacking, modules, initcalls, gaps, serialPort, devices, pageFaults, clearing, coldCache, waiting,
+	loading, unpacking, modules, initcalls, gaps, serialPort, devices, pageFaults, clearing, coldCache, waiting, idle, kvmExits,
 }
 
 const (
@@ -54,6 +54,10 @@ func one(rule string, ns int64, text, figure string) []Advice {
 	return []Advice{{Rule: rule, Ns: ns, Clock: HostClock, Text: text, Figure: figure}}
 }
 
+// largeKernel is more than 'duplex kernel build --minimal' makes, in bytes: Debian's
+// cloud kernel has 33 MiB, and a minimal one 9.
+const largeKernel = 16 << 20
+
 // loading: kernel and initramfs are put into guest memory before it runs.
 func loading(f *facts) []Advice {
 	var ns int64
@@ -63,11 +67,14 @@ func loading(f *facts) []Advice {
 		}
 	}
 	b := f.boot(Observed).Bytes
-	if !f.worth(ns) || b["kernel"]+b["initrd"] == 0 {
+	if f.doc.Warm || !f.worth(ns) || b["kernel"]+b["initrd"] == 0 {
 		return nil
 	}
-	return one("loading", ns,
-		"A smaller kernel and initramfs are in place sooner; 'duplex kernel build --minimal' makes one.",
+	text := "A smaller kernel and initramfs are in place sooner."
+	if b["kernel"] >= largeKernel {
+		text = "A smaller kernel and initramfs are in place sooner; 'duplex kernel build --minimal' makes one."
+	}
+	return one("loading", ns, text,
 		fmt.Sprintf("%s of kernel and %s of initramfs in %s", size(b["kernel"]), size(b["initrd"]), took(ns)))
 }
 
@@ -267,6 +274,38 @@ func waiting(f *facts) []Advice {
 		}
 	}
 	return nil
+}
+
+// idle: the guest has nothing to do but wait.
+func idle(f *facts) []Advice {
+	var out []Advice
+	for _, s := range f.doc.Spans {
+		if s.Depth > 0 || s.Group != GroupKernel && s.Group != GroupAgent || s.KVM == nil || !f.worth(s.KVM.IdleNs) {
+			continue
+		}
+		out = append(out, one("idle", s.KVM.IdleNs, fmt.Sprintf("The guest waits for a timer, a device or the host while its %s is at work; what it waits for could come sooner, or not be waited for.",
+			strings.TrimPrefix(s.Name, "guest ")), fmt.Sprintf("%d halts of the guest's CPUs, and how long KVM waited in them", s.KVM.Halts))...)
+	}
+	return out
+}
+
+// kvmExits: exits that KVM handles by itself.
+func kvmExits(f *facts) []Advice {
+	out := int64(0)
+	for _, s := range f.doc.Spans {
+		if s.Depth == 0 && (s.Group == GroupKernel || s.Group == GroupAgent) {
+			out += int64(s.Exits)
+		}
+	}
+	k := f.doc.KVM
+	n := k.Exits - out - k.Halts
+	if !f.worth(n * f.doc.ExitNs) {
+		return nil
+	}
+	return one("kvm exits", n*f.doc.ExitNs,
+		"The guest's exits that KVM handles without the monitor take at least this; a kernel that probes less, or memory in huge pages, has fewer.",
+		fmt.Sprintf("%d exits, without halts, of them %d for memory and %d for interrupts of the host, at %s each, measured on this host with a guest's CPUID",
+			n, k.MemoryFaults, k.Interrupts, took(f.doc.ExitNs)))
 }
 
 // took is a time as text, without false precision.

@@ -16,7 +16,7 @@ const ms = 1e6
 func plain() *facts {
 	return &facts{
 		doc: &Document{
-			TotalNs: 1000 * ms, End: "first_byte", FaultNs: 1000,
+			TotalNs: 1000 * ms, End: "first_byte", FaultNs: 1000, ExitNs: 1000, KVM: workload.KVM{Exits: 9000, MemoryFaults: 5000},
 			Boots: []Boot{
 				{Kind: First, PhasesNs: map[string]int64{"first_byte": 1009 * ms}, Faults: workload.Faults{Major: 1}, ReadBytes: 4096},
 				{Kind: Observed, PhasesNs: map[string]int64{"first_byte": 1000 * ms},
@@ -25,6 +25,7 @@ func plain() *facts {
 			},
 			Spans: []Span{
 				{Name: phases["loaded"].name, EndNs: 9 * ms, Clock: HostClock, Faults: &workload.Faults{Minor: 9000}},
+				{Name: "guest kernel", Group: GroupKernel, Clock: HostClock, KVM: &workload.KVM{Exits: 1000, Halts: 7, IdleNs: 9 * ms}},
 				{Name: "load a.ko", Group: GroupAgent, Depth: 1, StartNs: 20 * ms, EndNs: 29 * ms, Clock: HostClock},
 				{Name: "learn what to run", Group: GroupAgent, Depth: 1, StartNs: 29 * ms, EndNs: 38 * ms, Clock: HostClock},
 			},
@@ -66,7 +67,9 @@ func TestRules(t *testing.T) {
 			"20.0 MiB of guest memory touched, cleared once at 1.00 ms a MiB"},
 		"cold cache": {func(f *facts) { f.doc.Boots[0].PhasesNs["first_byte"] = 1500 * ms }, 500 * ms,
 			"1 major page faults against 0, 4.00 KiB read from disk against 0 B"},
-		"waiting for the host": {func(f *facts) { f.doc.Spans[2].EndNs = 60 * ms }, 31 * ms, "learn what to run"},
+		"waiting for the host": {func(f *facts) { f.doc.Spans[3].EndNs = 60 * ms }, 31 * ms, "learn what to run"},
+		"kvm exits":            {func(f *facts) { f.doc.KVM.Exits, f.doc.KVM.Halts = 20500, 500 }, 20 * ms, "20000 exits, without halts, of them 5000 for memory"},
+		"idle":                 {func(f *facts) { f.doc.Spans[1].KVM.IdleNs = 10 * ms }, 10 * ms, "7 halts"},
 	}
 	for rule, tt := range tests {
 		t.Run(rule, func(t *testing.T) {

@@ -50,7 +50,7 @@ type observation struct {
 
 // build completes a document that has its boots.
 func build(doc *Document, o observation) error {
-	w := &waterfall{begin: o.begin, steps: o.steps, log: klog.Parse(o.log), at: doc.boot(Observed).PhasesNs}
+	w := &waterfall{begin: o.begin, steps: o.steps, log: klog.Parse(o.log), at: doc.boot(Observed).PhasesNs, warm: doc.Warm}
 	w.end = workload.PhaseFirstByte.String()
 	if _, ok := w.at[w.end]; !ok {
 		w.end = workload.PhaseExited.String()
@@ -61,6 +61,11 @@ func build(doc *Document, o observation) error {
 	doc.Schema, doc.End, doc.TotalNs, doc.ExecAt = Schema, w.end, w.at[w.end], w.begin
 	doc.Spans = w.spans()
 	doc.Kernel = w.summary()
+	for _, s := range w.steps {
+		if s.Name == workload.PhaseWorkload.String() {
+			doc.KVM = s.KVM
+		}
+	}
 	var err error
 	if doc.Exits, err = countExits(o.trace, w.begin, w.begin+doc.TotalNs, doc.Spans); err != nil {
 		return err
@@ -76,6 +81,8 @@ func notes(w *waterfall, doc *Document) []string {
 	note := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	k := &doc.Kernel
 	switch {
+	case doc.Warm:
+		note("The machine is restored, so there is no log of its kernel, and its agent's steps are not told apart. The first run may have made the snapshot.")
 	case k.Lines == 0:
 		note("The guest's kernel gave no log (it may be built without CONFIG_PRINTK), so what it and the agent did is not told apart.")
 	case k.Count == 0:

@@ -16,6 +16,9 @@ type Document struct {
 	Host    compare.Host  `json:"host"`
 	Image   compare.Image `json:"image"`
 	Command []string      `json:"command,omitempty"`
+	// Warm says that the machines were restored from a snapshot: there is no kernel's
+	// log then, and no step of the agent.
+	Warm bool `json:"warm,omitempty"`
 	// Boots are the three, in the order they were made.
 	Boots []Boot `json:"boots"`
 	// End is the phase that the waterfall ends with: first_byte, or exited for a
@@ -33,6 +36,11 @@ type Document struct {
 	// FaultNs is what one page fault costs on this host, measured here by touching
 	// new memory; a guest's costs an exit on top.
 	FaultNs int64 `json:"fault_ns"`
+	// ExitNs is what an exit takes that KVM handles by itself, measured here with a
+	// tiny guest's CPUID; 0 where that cannot be measured.
+	ExitNs int64 `json:"exit_ns"`
+	// KVM is what KVM counted until the command was executed.
+	KVM workload.KVM `json:"kvm"`
 	// Notes say what is missing or uncertain.
 	Notes []string `json:"notes,omitempty"`
 }
@@ -92,6 +100,9 @@ type Span struct {
 	ExitNs uint64 `json:"exit_ns,omitempty"`
 	// Faults are the monitor's, guest memory included; nil where they are not known.
 	Faults *workload.Faults `json:"faults,omitempty"`
+	// KVM is what KVM counted, those exits included that did not reach the monitor;
+	// nil where it is not known.
+	KVM *workload.KVM `json:"kvm,omitempty"`
 }
 
 // Took is the span's length in nanoseconds.

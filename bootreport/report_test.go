@@ -107,6 +107,9 @@ func madeUp() (*Document, observation) {
 	steps = append(steps, workload.Step{Name: "workload", Ns: 610 * ms, Process: workload.ProcessMonitor, Faults: workload.Faults{Minor: 970, Major: 2}})
 	for i := range steps {
 		steps[i].Ns += begin
+		if steps[i].Ns > begin+110*ms && steps[i].Process == workload.ProcessMonitor { // after the machine was made
+			steps[i].KVM = workload.KVM{Exits: 100 * int64(i), Halts: int64(i), IdleNs: int64(i) * ms, MemoryFaults: 50 * int64(i), Interrupts: 2 * int64(i), Emulated: 5 * int64(i)}
+		}
 	}
 	bytes := map[string]int64{"kernel": 33 << 20, "initrd": 4 << 20, "disk_read": 6 << 20}
 	boot := func(kind string, phases map[string]int64) Boot {
@@ -115,7 +118,7 @@ func madeUp() (*Document, observation) {
 	}
 	d := &Document{
 		Host:  compare.Host{CPU: "Some CPU", CPUs: 2, Memory: 4 << 30, Kernel: "6.1.0", BootID: "boot", KVM: "opens", Cgroup: "cgroup v2"},
-		Image: compare.Image{Ref: "oci:app & <more>", Digest: "sha256:00"}, Command: []string{"serve", "--port=80\x1b[2J"}, FaultNs: 1000,
+		Image: compare.Image{Ref: "oci:app & <more>", Digest: "sha256:00"}, Command: []string{"serve", "--port=80\x1b[2J"}, FaultNs: 1000, ExitNs: 1500,
 		Boots: []Boot{boot(First, first), boot(Observed, at(ms)), boot(Again, at(0))},
 	}
 	d.Boots[0].Major, d.Boots[0].ReadBytes = 18, 48<<20
@@ -287,6 +290,29 @@ func TestLogs(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A restored machine has no kernel that boots, and nothing is said of one.
+func TestWarm(t *testing.T) {
+	d, o := madeUp()
+	d.Warm, o.log = true, nil
+	if err := build(d, o); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := WriteText(&b, d, Style{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"a restored microVM", "memory and devices restored", "agent goes on", "no log of its kernel"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+	for _, not := range []string{"initcall", "CONFIG_PRINTK", "A smaller kernel"} {
+		if strings.Contains(b.String(), not) {
+			t.Errorf("says %q of a restored machine", not)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/duplex-run/duplex/compare"
 	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/vmm/probe"
 )
 
 // Options say what to boot.
@@ -22,6 +23,8 @@ type Options struct {
 	Image   compare.Image
 	Command []string
 	Host    compare.Host
+	// Warm says that Flags restore the machine from a snapshot.
+	Warm bool
 	// Dir is an empty directory for the trace and the log.
 	Dir string
 	// Progress is told which boot is next, of how many; may be nil.
@@ -42,7 +45,7 @@ func (o *Options) TracePath() string { return filepath.Join(o.Dir, traceName) }
 func Run(ctx context.Context, o Options) (*Document, error) {
 	logPath := filepath.Join(o.Dir, logName)
 	observe := []string{"--boot-log=" + logPath, "--trace=" + o.TracePath()}
-	doc := &Document{Host: o.Host, Image: o.Image, Command: o.Command}
+	doc := &Document{Host: o.Host, Image: o.Image, Command: o.Command, Warm: o.Warm}
 	var seen observation
 	plan := []struct {
 		kind  string
@@ -73,6 +76,9 @@ func Run(ctx context.Context, o Options) (*Document, error) {
 	seen.trace = trace
 	if doc.FaultNs, seen.clearNs, err = memoryCost(); err != nil {
 		return nil, err
+	}
+	if cost, err := probe.ExitCost(); err == nil { // else the rule about it is silent
+		doc.ExitNs = int64(cost)
 	}
 	return doc, build(doc, seen)
 }

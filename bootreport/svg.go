@@ -146,7 +146,10 @@ func (s *svg) span(p *Span) {
 	s.text(svgMargin+svgLabels+svgTimes, s.y, `text-anchor="end" fill="#555"`, length)
 	tip := fmt.Sprintf("%s: %s from %s on", p.Name, length, took(p.StartNs))
 	if p.Exits > 0 {
-		tip += fmt.Sprintf(", %d exits handled in %s", p.Exits, took(int64(p.ExitNs)))
+		tip += fmt.Sprintf(", %d exits that the monitor handled in %s", p.Exits, took(int64(p.ExitNs)))
+	}
+	if p.KVM != nil {
+		tip += fmt.Sprintf(", %d exits by KVM's count, idle for %s in %d halts", p.KVM.Exits, took(p.KVM.IdleNs), p.KVM.Halts)
 	}
 	if p.Faults != nil {
 		tip += fmt.Sprintf(", %d page faults", p.Faults.Minor+p.Faults.Major)

@@ -110,6 +110,9 @@ func headline(d *Document) string {
 	if len(d.Command) > 0 {
 		what += " " + strings.Join(d.Command, " ")
 	}
+	if d.Warm {
+		return "Where the start of a restored microVM goes: " + clean(what)
+	}
 	return "Where the start of a microVM goes: " + clean(what)
 }
 
@@ -173,7 +176,11 @@ func (t *text) boots() {
 		if a, ok := again.PhasesNs[name]; ok {
 			cost = fmt.Sprintf(" %10s", signed(observed.PhasesNs[name]-a))
 		}
-		row(reached[name], func(b *Boot) string {
+		label := reached[name]
+		if r, ok := reachedWarm[name]; ok && t.doc.Warm {
+			label = r
+		}
+		row(label, func(b *Boot) string {
 			if ns, ok := b.PhasesNs[name]; ok {
 				return took(ns)
 			}
@@ -191,6 +198,9 @@ var reached = map[string]string{
 	"entered": "guest entered", "kernel_up": "kernel up, agent runs", "workload": "command executed",
 	"first_byte": "its first byte", "exited": "its end (it wrote nothing)",
 }
+
+// reachedWarm names those of a restored machine that are something else.
+var reachedWarm = map[string]string{"loaded": "memory and devices restored", "kernel_up": "agent goes on"}
 
 func signed(ns int64) string {
 	if ns < 0 {
@@ -211,14 +221,17 @@ func (d *Document) boot(kind string) *Boot {
 // waterfall draws the spans.
 func (t *text) waterfall() {
 	t.title(fmt.Sprintf("The observed boot, %s to %s", took(t.doc.TotalNs), endName(t.doc)))
-	const columns = 10 + 10 + 7 + 8 + 1
+	const columns = 9 + 10 + 8 + 6 + 7 + 1
 	name := min(44, (t.style.Width-columns)*3/5)
 	bar := t.style.Width - columns - name - 1
-	t.printf("%10s%10s%7s%8s %s\n", "at", "took", "exits", "faults", "(~ by the guest's clock)")
+	t.printf("%9s%10s%8s%6s%7s %s\n", "at", "took", "exits", "out", "faults", "(~: guest's clock)")
 	for _, s := range t.doc.Spans {
-		exits, faults := "", ""
+		exits, out, faults := "", "", ""
+		if s.KVM != nil && s.KVM.Exits > 0 {
+			exits = fmt.Sprint(s.KVM.Exits)
+		}
 		if s.Exits > 0 {
-			exits = fmt.Sprint(s.Exits)
+			out = fmt.Sprint(s.Exits)
 		}
 		if s.Faults != nil && s.Faults.Minor+s.Faults.Major > 0 {
 			faults = fmt.Sprint(s.Faults.Minor + s.Faults.Major)
@@ -231,10 +244,11 @@ func (t *text) waterfall() {
 		if s.Depth == 0 {
 			label = t.paint(bold, label)
 		}
-		line := fmt.Sprintf("%10s%10s%7s%8s %s %s", took(s.StartNs), guest+took(s.Took()), exits, faults, label,
+		line := fmt.Sprintf("%9s%10s%8s%6s%7s %s %s", took(s.StartNs), guest+took(s.Took()), exits, out, faults, label,
 			t.paint(groupColours[s.Group], bars(s.StartNs, s.EndNs, t.doc.TotalNs, bar)))
 		t.printf("%s\n", strings.TrimRight(line, " "))
 	}
+	t.paragraph("", "exits: all of the guest's, as KVM counts them; out: those that the monitor handled; faults: page faults of the monitor, guest memory included.")
 }
 
 // eighths are the left parts of a full block.
@@ -282,7 +296,16 @@ func (t *text) kernel() {
 }
 
 func (t *text) exits() {
-	t.title("Exits to the monitor until then, by device")
+	if k := t.doc.KVM; k.Exits > 0 {
+		t.title("Exits until the command was executed, by KVM's count")
+		cost := ""
+		if t.doc.ExitNs > 0 {
+			cost = fmt.Sprintf(" One that KVM handles by itself takes %s here.", took(t.doc.ExitNs))
+		}
+		t.paragraph("", fmt.Sprintf("%d in all: %d because guest memory was not mapped yet, %d for interrupts of the host, %d halts, in which the guest was idle for %s. KVM carried out %d instructions in place of the processor.%s",
+			k.Exits, k.MemoryFaults, k.Interrupts, k.Halts, took(k.IdleNs), k.Emulated, cost))
+	}
+	t.title("Exits to the monitor until the end, by device")
 	t.printf("%8s %12s %12s\n", "exits", "handled in", "each")
 	for _, e := range t.doc.Exits {
 		t.printf("%8d %12s %12s  %s\n", e.Exits, took(int64(e.HostNs)), took(int64(e.HostNs/max(e.Exits, 1))), e.Device)

@@ -25,11 +25,18 @@ var phases = map[string]phase{
 	"exited":     {"the command, to its end", GroupCommand, ""},
 }
 
+// restored are those that are another thing when the machine is restored.
+var restored = map[string]phase{
+	"loaded":    {"memory and devices restored", GroupHost, ""},
+	"kernel_up": {"guest, until its agent goes on", GroupKernel, ""},
+}
+
 // waterfall is what the spans are made of. Times in it are absolute, as
 // workload.Now has them, except those of the log.
 type waterfall struct {
 	begin int64
 	end   string           // phase that ends it
+	warm  bool             // restored, not booted
 	at    map[string]int64 // phases, since begin
 	steps []workload.Step
 	log   *klog.Log
@@ -50,6 +57,9 @@ func (w *waterfall) spans() []Span {
 	last := int64(0)
 	for _, name := range reached {
 		p := phases[name]
+		if r, ok := restored[name]; ok && w.warm {
+			p = r
+		}
 		s := Span{Name: p.name, Group: p.group, StartNs: last, EndNs: w.at[name], Clock: HostClock}
 		last = s.EndNs
 		w.out = append(w.out, s)
@@ -62,7 +72,7 @@ func (w *waterfall) spans() []Span {
 			w.parts(&s, p.rest)
 		}
 	}
-	w.faults()
+	w.costs()
 	return w.out
 }
 
@@ -152,11 +162,17 @@ func (w *waterfall) zero() (at int64, ok bool) {
 	return m[0].at - int64(m[0].line.At), true
 }
 
-// faults gives the spans between two samples of the monitor's page faults their
-// difference. Before the monitor there were none.
-func (w *waterfall) faults() {
-	known := map[int64]workload.Faults{}
-	first := int64(-1)
+// sample is what the monitor and KVM had counted at a step.
+type sample struct {
+	workload.Faults
+	workload.KVM
+}
+
+// costs gives the spans between two samples their difference. Before the monitor
+// and its machine there was nothing to count.
+func (w *waterfall) costs() {
+	known := map[int64]*sample{}
+	first, hasKVM := int64(-1), false
 	for _, s := range w.steps {
 		if s.Process != workload.ProcessMonitor {
 			continue
@@ -165,19 +181,28 @@ func (w *waterfall) faults() {
 			first = at
 		}
 		if s.Faults != (workload.Faults{}) {
-			known[s.Ns-w.begin] = s.Faults
+			known[s.Ns-w.begin] = &sample{s.Faults, s.KVM}
 		}
+		hasKVM = hasKVM || s.KVM != (workload.KVM{})
 	}
-	sample := func(at int64) (workload.Faults, bool) {
-		f, ok := known[at]
-		return f, ok || at <= first
+	at := func(ns int64) *sample {
+		if s := known[ns]; s != nil || ns > first {
+			return s
+		}
+		return &sample{}
 	}
 	for i := range w.out {
 		s := &w.out[i]
-		from, ok := sample(s.StartNs)
-		to, ok2 := sample(s.EndNs)
-		if s.Clock == HostClock && s.EndNs > first && ok && ok2 && to.Minor >= from.Minor && to.Major >= from.Major {
-			s.Faults = &workload.Faults{Minor: to.Minor - from.Minor, Major: to.Major - from.Major}
+		if s.Clock != HostClock || s.EndNs <= first {
+			continue
+		}
+		from, to := at(s.StartNs), at(s.EndNs)
+		if from == nil || to == nil || to.Minor < from.Minor || to.Major < from.Major {
+			continue // nothing counts backward: that monitor is not to be believed
+		}
+		s.Faults = &workload.Faults{Minor: to.Minor - from.Minor, Major: to.Major - from.Major}
+		if k, ok := to.KVM.Sub(from.KVM); ok && hasKVM && s.Group != GroupHost {
+			s.KVM = &k
 		}
 	}
 }

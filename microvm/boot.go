@@ -44,7 +44,8 @@ type BootOptions struct {
 	agent     streamMap // streams to connect the agent with
 	connected func()    // the agent's control stream is there
 	onMark    func(value byte, ns int64)
-	onStep    func(workload.Step)
+	onStep    func(workload.Step)      // finer than events and marks, for a report
+	counts    func() map[string]uint64 // KVM's, of the machine
 	onCost    func(cost)
 	files     unpacked                     // opened by the parent
 	save      *saving                      // save the machine when its agent asks for it
@@ -138,12 +139,14 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 		Kernel: h.Kernel, KernelFile: o.files.take(fileKernel), Initrd: h.Initrd, InitrdFile: o.files.take(fileInitrd),
 		Cmdline: h.Cmdline, Memory: h.Memory, CPUs: cpus, CPULimit: limit, Console: o.Serial, Devices: devices,
 		Trace: w, OnEvent: o.event, OnMark: o.mark, EnterVCPU: func() error { return enter() },
+		Count: o.onStep != nil,
 	}
 	vm, err := o.build(cfg)
 	if err != nil {
 		return vmm.Exit{}, vmm.Stats{}, errors.Join(err, closeAll(devices))
 	}
 	defer func() { err = errors.Join(err, vm.Close()) }()
+	o.counts = vm.Counts
 	if o.confine != nil {
 		if enter, err = o.confine(); err != nil {
 			return vmm.Exit{}, vmm.Stats{}, err
@@ -188,39 +191,48 @@ func (o *BootOptions) run(ctx context.Context, vm *vmm.VM) (vmm.Exit, error) {
 	return exit, err
 }
 
-// event passes on what the machine says of its way up; mark does the same for the
-// guest. Both also give the Step, when this process is the one that records it.
+// event passes on what the machine says of its way up, and mark what the guest does.
+// The step comes first: it is not to hold what passing on costs.
 func (o *BootOptions) event(e vmm.Event, ns int64) {
-	o.step(note{Kind: noteEvent, Value: int(e), Ns: ns, Faults: workload.OwnFaults()})
+	o.step(eventPhase(e).String(), ns)
 	if o.OnEvent != nil {
 		o.OnEvent(e, ns)
 	}
 }
 
 func (o *BootOptions) mark(value byte, ns int64) {
-	o.step(note{Kind: noteMark, Value: int(value), Ns: ns, Faults: workload.OwnFaults()})
+	if value == agentproto.MarkStep {
+		o.step(workload.StepMark, ns)
+	} else {
+		o.step(markPhase(value).String(), ns)
+	}
 	if o.onMark != nil {
 		o.onMark(value, ns)
 	}
 }
 
-// step records an event or a mark as a Step.
-func (o *BootOptions) step(n note) {
+func monitorStep(name string, ns int64) workload.Step {
+	return workload.Step{Name: name, Ns: ns, Process: workload.ProcessMonitor, Faults: workload.OwnFaults()}
+}
+
+// step tells whoever wants to know that the machine came this far, and what it had
+// cost by then: the vCPU that got there waits.
+func (o *BootOptions) step(name string, ns int64) {
 	if o.onStep == nil {
 		return
 	}
-	name := ""
-	switch {
-	case n.Kind == noteEvent:
-		name = eventPhase(vmm.Event(n.Value)).String()
-	case n.Kind == noteJailed:
-		name = "enter the jail"
-	case n.Value == agentproto.MarkStep:
-		name = workload.StepMark
-	default:
-		name = markPhase(byte(n.Value)).String()
+	st := monitorStep(name, ns)
+	if o.counts != nil {
+		done := make(chan map[string]uint64)
+		go func() { done <- o.counts() }() // a vCPU's thread may not read
+		n := <-done
+		st.KVM = workload.KVM{
+			Exits: int64(n["exits"]), Halts: int64(n["halt_exits"]),
+			IdleNs:       int64(n["halt_wait_ns"] + n["halt_poll_success_ns"] + n["halt_poll_fail_ns"]),
+			MemoryFaults: int64(n["pf_fixed"]), Interrupts: int64(n["irq_exits"]), Emulated: int64(n["insn_emulation"]),
+		}
 	}
-	o.onStep(workload.Step{Name: name, Ns: n.Ns, Process: workload.ProcessMonitor, Faults: n.Faults})
+	o.onStep(st)
 }
 
 // attend serves the machine from outside until what it returns is called.

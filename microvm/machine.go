@@ -46,9 +46,11 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 		Serial: m.console, Trace: r.Trace, NoJail: r.NoJail, Warn: r.Warn,
 		OnEvent:   func(e vmm.Event, ns int64) { rec.StampAt(eventPhase(e), ns) },
 		onMark:    func(value byte, ns int64) { rec.StampAt(markPhase(value), ns) },
-		onStep:    rec.AddStep,
 		onCost:    func(c cost) { m.cost = c },
 		connected: func() { m.connected.Store(true) },
+	}
+	if r.Log != nil {
+		m.options.onStep = rec.AddStep
 	}
 	var err error
 	if m.hardware.Shares, m.shares, err = shareVolumes(spec.Volumes); err != nil {

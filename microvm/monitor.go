@@ -120,12 +120,8 @@ func (m *monitor) options(s setup, files unpacked) BootOptions {
 	}
 	o := BootOptions{
 		files: files, StatsEvery: s.StatsEvery,
-		OnEvent: func(e vmm.Event, ns int64) {
-			_ = m.tell(note{Kind: noteEvent, Value: int(e), Ns: ns, Faults: workload.OwnFaults()})
-		},
-		onMark: func(v byte, ns int64) {
-			_ = m.tell(note{Kind: noteMark, Value: int(v), Ns: ns, Faults: workload.OwnFaults()})
-		},
+		OnEvent:   func(e vmm.Event, ns int64) { _ = m.tell(note{Kind: noteEvent, Value: int(e), Ns: ns}) },
+		onMark:    func(v byte, ns int64) { _ = m.tell(note{Kind: noteMark, Value: int(v), Ns: ns}) },
 		connected: func() { _ = m.tell(note{Kind: noteConnected}) },
 		onCost:    func(c cost) { m.private = c.private },
 		confine:   func() (func() error, error) { return m.confine(s) },
@@ -133,6 +129,10 @@ func (m *monitor) options(s setup, files unpacked) BootOptions {
 	}
 	if memory, machine := files.take(fileSaveMemory), files.take(fileSave); memory != nil && machine != nil {
 		o.save = newSaving(memory, machine)
+	}
+	if s.Steps {
+		o.onStep = func(st workload.Step) { _ = m.tell(note{Kind: noteStep, Step: &st}) }
+		o.onStep(workload.Step{Name: "the monitor's program starts", Ns: m.began, Process: workload.ProcessMonitor})
 	}
 	if s.StatsEvery > 0 {
 		o.OnStats = func(st vmm.Stats) { _ = m.tell(note{Kind: noteStats, Stats: bounded(st)}) }
@@ -178,8 +178,14 @@ func (m *monitor) confine(s setup) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.tell(note{Kind: noteJailed, Layers: &j.Layers, Ns: workload.Now(), Began: m.began, Faults: workload.OwnFaults()}); err != nil {
+	if err := m.tell(note{Kind: noteJailed, Layers: &j.Layers}); err != nil {
 		return nil, err
+	}
+	if s.Steps {
+		st := monitorStep("enter the jail", workload.Now())
+		if err := m.tell(note{Kind: noteStep, Step: &st}); err != nil {
+			return nil, err
+		}
 	}
 	underAttack(s, jail.Monitor)
 	return func() error {

@@ -22,6 +22,9 @@ import (
 	"github.com/duplex-run/duplex/vmm"
 )
 
+// maxStepName bounds the name of a monitor's step, in bytes.
+const maxStepName = 64
+
 // stopGrace is how long a monitor that was told to stop may take: it needs less
 // than 100 ms, unless the host is emulated. One that was taken over is killed.
 const stopGrace = 2 * time.Second
@@ -95,7 +98,7 @@ func (p *process) start(h *Hardware, files *parcel) error {
 	if p.o.onStep != nil {
 		p.o.onStep(workload.Step{Name: "start the monitor", Ns: workload.Now(), Process: workload.ProcessDuplex, Faults: workload.OwnFaults()})
 	}
-	return send(p.control, setup{Hardware: *h, Files: files.names, Isolated: isolated, StatsEvery: p.statsEvery()})
+	return send(p.control, setup{Hardware: *h, Files: files.names, Isolated: isolated, StatsEvery: p.statsEvery(), Steps: p.o.onStep != nil})
 }
 
 func (p *process) statsEvery() time.Duration {
@@ -304,20 +307,14 @@ func (p *process) follow(ctx context.Context) {
 
 // note acts on a message. Nothing in it is trusted.
 func (p *process) note(n note) {
-	switch n.Kind {
-	case noteEvent, noteMark:
-		p.o.step(n)
-	case noteJailed:
-		if p.o.onStep != nil {
-			p.o.onStep(workload.Step{Name: "the monitor's program starts", Ns: n.Began, Process: workload.ProcessMonitor})
-		}
-		p.o.step(n)
-	}
 	switch {
 	case n.Kind == noteEvent && p.o.OnEvent != nil:
 		p.o.OnEvent(vmm.Event(n.Value), n.Ns)
 	case n.Kind == noteMark && p.o.onMark != nil:
 		p.o.onMark(byte(n.Value), n.Ns)
+	case n.Kind == noteStep && n.Step != nil && p.o.onStep != nil:
+		n.Step.Name, n.Step.Process = console.Printable(n.Step.Name[:min(len(n.Step.Name), maxStepName)]), workload.ProcessMonitor
+		p.o.onStep(*n.Step)
 	case n.Kind == noteConnected && p.o.connected != nil:
 		p.o.connected()
 	case n.Kind == noteSaved && p.o.onSaved != nil:

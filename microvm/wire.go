@@ -27,6 +27,7 @@ type setup struct {
 	Files      []string // what the descriptors from firstFile on are
 	Isolated   bool     // namespaces of its own
 	StatsEvery time.Duration
+	Steps      bool // tell of every step
 }
 
 // order is a later message to the monitor.
@@ -38,16 +39,15 @@ type order struct {
 // note is a message from the monitor. The parent does not trust it: a guest may
 // have taken the monitor over.
 type note struct {
-	Kind            noteKind
-	Value           int   // event, mark
-	Ns              int64 // event, mark, jailed: CLOCK_MONOTONIC_RAW
-	Began           int64 // jailed: when the monitor's main began, as Ns
-	workload.Faults       // event, mark, jailed: the monitor's, so far
-	Layers          *jail.Layers
-	Stats           *vmm.Stats
-	Exit            *vmm.Exit
-	Private         int64    // ended: the monitor's own memory, in bytes; 0 unknown
-	Failure         *failure // ended
+	Kind    noteKind
+	Value   int   // event, mark
+	Ns      int64 // event, mark: CLOCK_MONOTONIC_RAW
+	Step    *workload.Step
+	Layers  *jail.Layers
+	Stats   *vmm.Stats
+	Exit    *vmm.Exit
+	Private int64    // ended: the monitor's own memory, in bytes; 0 unknown
+	Failure *failure // ended
 }
 
 type noteKind string
@@ -55,6 +55,7 @@ type noteKind string
 const (
 	noteEvent     noteKind = "event"
 	noteMark      noteKind = "mark"
+	noteStep      noteKind = "step"
 	noteConnected noteKind = "connected"
 	noteJailed    noteKind = "jailed"
 	noteStats     noteKind = "stats"

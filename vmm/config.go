@@ -51,6 +51,9 @@ type Config struct {
 	// before or after, right before it enters the guest for the first time. Its
 	// error ends the run.
 	EnterVCPU func() error
+	// Count keeps KVM's own counts of each vCPU open for VM.Counts, where the
+	// kernel has them.
+	Count bool
 	// Trace, if set, gets every exit. It is closed by whoever made it, after Run.
 	Trace *trace.Writer
 }

@@ -84,6 +84,30 @@ func (v *VM) Stats() Stats {
 	return s
 }
 
+// Counts are KVM's own of all vCPUs together, by the kernel's names; nil without
+// Config.Count or before Linux 5.14. A call from a vCPU's goroutine would be refused
+// by its thread's jail. Not safe for concurrent use; before Close.
+func (v *VM) Counts() map[string]uint64 {
+	var out map[string]uint64
+	for _, c := range v.cpus {
+		if c.counters == nil {
+			return nil
+		}
+		one, err := c.counters.Read()
+		if err != nil {
+			return nil
+		}
+		if out == nil {
+			out = one
+			continue
+		}
+		for name, n := range one {
+			out[name] += n
+		}
+	}
+	return out
+}
+
 // Resident is the guest memory that is in host memory now, in bytes; 0 where the
 // host cannot tell. It looks at every page: milliseconds a GiB. Precondition: the
 // VM is not closed.

@@ -17,6 +17,8 @@ type vcpu struct {
 	cpuid  []kvm.CPUIDEntry
 	counts cpuCounters
 	trace  *trace.Buffer // nil: not traced
+
+	counters *kvm.Counters // nil: not asked for, or KVM has none
 }
 
 // loop enters the guest and handles its exits until somebody calls end.

@@ -160,6 +160,11 @@ func (v *VM) createCPU(id int, leaves []kvm.CPUIDEntry) error {
 	}
 	c := &vcpu{vm: v, id: id, kvm: k, trace: v.cfg.Trace.Buffer(id), cpuid: guestCPUID(leaves, id, v.cfg.CPUs)}
 	v.cpus = append(v.cpus, c)
+	if v.cfg.Count {
+		if c.counters, err = k.Counters(); err != nil {
+			c.counters = nil // before Linux 5.14
+		}
+	}
 	if err := k.SetCPUID(c.cpuid); err != nil {
 		return fmt.Errorf("vCPU %d: %w", id, err)
 	}
@@ -223,6 +228,9 @@ func (v *VM) Close() error {
 			errs = errors.Join(errs, v.irq.close())
 		}
 		for _, c := range v.cpus {
+			if c.counters != nil {
+				errs = errors.Join(errs, c.counters.Close())
+			}
 			errs = errors.Join(errs, c.kvm.Close())
 		}
 		if v.vm != nil {

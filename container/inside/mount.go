@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/launch"
 )
 
 // option is one parameter of a file system context; an empty value is a flag.
@@ -99,7 +101,7 @@ func setAttrs(m *os.File, attrs uint64, recursive bool) error {
 // followed: an image whose /proc or /dev is one is refused, so that nothing is
 // mounted elsewhere than where it says (CVE-2019-19921 and its kin).
 func openIn(root *os.File, path string) (*os.File, error) {
-	fd, err := unix.Openat2(int(root.Fd()), path, &unix.OpenHow{
+	f, err := launch.OpenAt(root, path, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	})
@@ -109,7 +111,7 @@ func openIn(root *os.File, path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open /%s: %w", path, err)
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	return f, nil
 }
 
 // dirIn is openIn for a directory directly below root, made when it is missing.

@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/internal/launch"
+
 	"github.com/duplex-run/duplex/container/handshake"
 )
 
@@ -34,15 +36,15 @@ func openProc() (*os.File, error) {
 // writeIn writes value to an existing file below proc, through no symbolic link
 // but procfs's own self and no other mount.
 func writeIn(proc *os.File, path, value string) error {
-	fd, err := unix.Openat2(int(proc.Fd()), path, &unix.OpenHow{
+	f, err := launch.OpenAt(proc, path, &unix.OpenHow{
 		Flags:   unix.O_WRONLY | unix.O_CLOEXEC | unix.O_NOFOLLOW,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if err != nil {
 		return fmt.Errorf("open /proc/%s: %w", path, err)
 	}
-	_, err = unix.Write(fd, []byte(value))
-	if err = errors.Join(err, unix.Close(fd)); err != nil {
+	_, err = unix.Write(int(f.Fd()), []byte(value))
+	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write %q to /proc/%s: %w", value, path, err)
 	}
 	return nil

@@ -346,14 +346,14 @@ func openInside(root *os.File, name string) (*os.File, error) {
 	if rel == "" {
 		rel = "."
 	}
-	fd, err := unix.Openat2(int(root.Fd()), rel, &unix.OpenHow{
+	f, err := launch.OpenAt(root, rel, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return f, nil
 }
 
 func missing(err error) bool {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/duplex-run/duplex/bootreport"
 	"github.com/duplex-run/duplex/compare"
+	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -87,6 +88,9 @@ func (f *bootReportFlags) check(a *app, fs *pflag.FlagSet) error {
 	if _, err := f.nic(a, iso); err != nil {
 		return err
 	}
+	if err := f.checkWarm(a, iso); err != nil {
+		return err
+	}
 	return f.validate(a)
 }
 
@@ -128,15 +132,15 @@ func (f *bootReportFlags) here(ctx context.Context, a *app, fs *pflag.FlagSet) (
 	if _, err := a.guest(ctx, &f.runOptions); err != nil { // fetched and built before the first boot
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "duplex-boot-report-")
+	scratch, err := hostdir.NewRun(newID()) // a later command removes it if this one is killed
 	if err != nil {
-		return nil, fmt.Errorf("make a directory for the trace: %w", err)
+		return nil, err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
+	defer func() { _ = scratch.Close() }()
 	o := bootreport.Options{
 		Exe: exe, Flags: f.forRun(fs),
 		Image: compare.Image{Ref: fs.Arg(0), Digest: img.Digest}, Command: fs.Args()[1:],
-		Host: describeHost(f.labWhy, f.deterministic), Dir: dir,
+		Host: describeHost(f.labWhy, f.deterministic), Dir: scratch.Path(), Warm: f.warm,
 	}
 	p := a.progress()
 	o.Progress = func(kind string, n, of int) { p.update(fmt.Sprintf("boot %d of %d (%s)", n+1, of, kind), -1) }

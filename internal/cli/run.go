@@ -191,13 +191,13 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	r := microvm.Runner{
 		Kernel: guest.kernel, Initrd: guest.initrd, Network: nic, Trace: f.trace, NoJail: f.noJail, Warn: a.warn, Version: version(),
 	}
-	if f.bootLog != "" {
-		if r.Log, err = logTo(f.bootLog); err != nil {
+	if f.warm {
+		if r.Snapshot, err = a.warm(ctx, r, spec); err != nil {
 			return nil, none, err
 		}
 	}
-	if f.warm {
-		r.Snapshot, err = a.warm(ctx, r, spec)
+	if f.bootLog != "" { // last: a snapshot is not made of it
+		r.Log, err = logTo(f.bootLog)
 	}
 	return r, spec, err
 }

@@ -45,7 +45,7 @@ func TestInLab(t *testing.T) {
 	groups := []string{
 		"TestExitStatuses|TestFlags|TestRootIs|TestVolumes|TestBadInputs|TestDoctor|TestGuestEnds|TestTerminal",
 		"TestStreams|TestAGigabyte|TestDebian|TestSignals",
-		"TestCompare|TestKilledRuns|TestEndedRuns|TestBootReport",
+		"TestCompare|TestKilledRuns|TestEndedRuns",
 	}
 	if *inlabFlag != "" {
 		groups = []string{*inlabFlag}

@@ -46,14 +46,10 @@ func MountPoint(root *os.File, path string, dir bool) (*os.File, error) {
 }
 
 func openInRoot(root *os.File, path string) (*os.File, error) {
-	fd, err := unix.Openat2(int(root.Fd()), path, &unix.OpenHow{
+	return OpenAt(root, path, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "/"+path), nil
 }
 
 // makeEntry makes a directory or an empty file. That the name is taken means

@@ -12,6 +12,24 @@ type Step struct {
 	// Process is who says so: ProcessDuplex or ProcessMonitor.
 	Process string `json:"process,omitempty"`
 	Faults
+	KVM
+}
+
+// KVM is what KVM has counted of a microVM's vCPUs since they were made; all zero
+// where it cannot tell.
+type KVM struct {
+	// Exits are all of the processor's, those that KVM handles by itself included.
+	Exits int64 `json:"kvm_exits,omitempty"`
+	// Halts are exits because the guest had nothing to do, and IdleNs how long it
+	// then waited.
+	Halts  int64 `json:"halts,omitempty"`
+	IdleNs int64 `json:"idle_ns,omitempty"`
+	// MemoryFaults are exits because guest memory was not mapped for the guest yet,
+	// Interrupts those that an interrupt of the host caused, and Emulated the
+	// instructions that KVM carried out in place of the processor.
+	MemoryFaults int64 `json:"memory_faults,omitempty"`
+	Interrupts   int64 `json:"interrupts,omitempty"`
+	Emulated     int64 `json:"emulated,omitempty"`
 }
 
 // The processes of a run that stamp steps.
@@ -31,6 +49,15 @@ type Faults struct {
 	Minor int64 `json:"minor_faults,omitempty"`
 	// Major had to wait for a disk.
 	Major int64 `json:"major_faults,omitempty"`
+}
+
+// Sub is what was counted since before, and whether nothing ran backward.
+func (k KVM) Sub(before KVM) (KVM, bool) {
+	d := KVM{
+		Exits: k.Exits - before.Exits, Halts: k.Halts - before.Halts, IdleNs: k.IdleNs - before.IdleNs,
+		MemoryFaults: k.MemoryFaults - before.MemoryFaults, Interrupts: k.Interrupts - before.Interrupts, Emulated: k.Emulated - before.Emulated,
+	}
+	return d, min(d.Exits, d.Halts, d.IdleNs, d.MemoryFaults, d.Interrupts, d.Emulated) >= 0
 }
 
 // OwnFaults are those of this process.

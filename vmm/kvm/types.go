@@ -43,6 +43,7 @@ const (
 	reqGetXCRs             = 0x8188aea6
 	reqSetXCRs             = 0x4188aea7
 	reqKVMClockCtrl        = 0xaead
+	reqGetStatsFD          = 0xaece
 )
 
 // APIVersion is the only version of the API there is: KVM_GET_API_VERSION has

@@ -31,6 +31,7 @@ const (
 	codeSpeed        = 0x10ac
 	codeOnBreakpoint = 0x10b8
 	codeOnTimer      = 0x10bc
+	codeExits        = 0x10ca
 
 	vectorBreakpoint = 3
 	vectorTimer      = 0x40
@@ -102,6 +103,15 @@ var code = []byte{
 	0xff, 0xc5, // inc %ebp
 	0xc7, 0x80, 0xb0, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, // movl $0,0xb0(%rax): end of interrupt
 	0x48, 0xcf, // iretq
+	// 0x10ca: as many CPUIDs as the port says, again and again
+	0xe5, resultPort, // in $0x10,%eax
+	0x89, 0xc6, // mov %eax,%esi
+	0x31, 0xc0, // xor %eax,%eax
+	0x0f, 0xa2, // cpuid
+	0xff, 0xce, // dec %esi
+	0x75, 0xf8, // jne .-6
+	0xe7, resultPort, // out %eax,$0x10
+	0xeb, 0xf0, // jmp 0x10ca
 }
 
 // writeGuest puts code and tables into the guest's memory, guestSize zero bytes.

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"os"
@@ -96,11 +97,49 @@ func TestJudge(t *testing.T) {
 func TestCodeAddresses(t *testing.T) {
 	for addr, want := range map[uint64]byte{
 		codeDone: 0xb0, codeBreakpoint: 0xcc, codeCMPXCHG: 0x31, codeTimer: 0xb8,
-		codeSpeed: 0xe5, codeOnBreakpoint: 0xff, codeOnTimer: 0xff,
+		codeSpeed: 0xe5, codeOnBreakpoint: 0xff, codeOnTimer: 0xff, codeExits: 0xe5,
 	} {
 		if got := code[addr-codeBase]; got != want {
 			t.Errorf("at %#x: %#x, want %#x", addr, got, want)
 		}
+	}
+}
+
+// An exit costs something, and KVM counts as many as the guest made.
+func TestExits(t *testing.T) {
+	sys, err := kvm.Open()
+	if errors.Is(err, os.ErrNotExist) && !inLab() {
+		t.Skip("no /dev/kvm; the lab runs this test too")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close()
+	if cost, err := ExitCost(); err != nil || cost <= 0 {
+		t.Errorf("an exit costs %v, %v", cost, err)
+	}
+	m, err := newMachine(sys, codeExits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	counters, err := m.cpu.Counters()
+	if err != nil {
+		t.Fatal(err) // in Linux since 5.14, and for a PVM too
+	}
+	defer counters.Close()
+	if failure, err := m.run(stepTime, func(io kvm.IO) bool {
+		if !io.Write {
+			binary.LittleEndian.PutUint32(io.Data, 1000)
+		}
+		return io.Write
+	}); failure != "" || err != nil {
+		t.Fatal(failure, err)
+	}
+	n, err := counters.Read()
+	// A paravirtual KVM emulates CPUID without an exit.
+	if _, ok := n["halt_exits"]; err != nil || !ok || n["exits"]+n["insn_emulation"] < 1000 || inLab() && n["exits"] < 1000 {
+		t.Errorf("%v, %v", n, err)
 	}
 }
 
