@@ -3,7 +3,8 @@ export CGO_ENABLED = 0
 export GOFLAGS = -trimpath -buildvcs=false
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X github.com/duplex-run/duplex/internal/cli.Version=$(VERSION)
+# Linux with huge pages for everybody would keep each heap at 4 MiB and more.
+LDFLAGS := -s -w -X runtime.godebugDefault=disablethp=1 -X github.com/duplex-run/duplex/internal/cli.Version=$(VERSION)
 EMBED := internal/embedded/files
 
 .PHONY: demo build embed check test test-oci fuzz bench bench-vmm bench-boot boot-budget bootbench setup \

@@ -127,6 +127,7 @@ func modules(f *facts) []Advice {
 func initcalls(f *facts) []Advice {
 	var out []Advice
 	from, to := unpackTime(f.log)
+	ticks := ticksUntil(f.log)
 	for _, c := range f.doc.Kernel.Initcalls {
 		if len(out) == perRule || !f.worth(c.TookNs) {
 			break
@@ -137,10 +138,13 @@ func initcalls(f *facts) []Advice {
 		a := Advice{Rule: "initcall", Ns: c.TookNs, Clock: GuestClock,
 			Text: "What it belongs to is not known to duplex.", Figure: "initcall " + c.Name}
 		if c.Owner != "" {
-			a.Text = fmt.Sprintf("It belongs to %s.", c.Owner)
+			a.Text = fmt.Sprintf("This part of the kernel: %s.", c.Owner)
 		}
 		if c.AtNs < int64(to) && c.AtNs+c.TookNs > int64(from) {
 			a.Figure += ", while the kernel also unpacked the initramfs, which may be part of it"
+		}
+		if c.AtNs < int64(ticks) {
+			a.Figure += ", by a clock that still moved in ticks: part of it may belong to others"
 		}
 		if p := partOf(c.Name); p != nil && p.option != "" {
 			a.Text = fmt.Sprintf("A kernel without %s (%s) does not spend this; 'duplex kernel build' takes a configuration.", p.what, p.option)
@@ -150,20 +154,45 @@ func initcalls(f *facts) []Advice {
 	return out
 }
 
-// causes are what the kernel does after a line of its log, where that is known.
-var causes = []struct{ after, what string }{
-	{"ftrace: allocating", "It prepares every function for tracing (CONFIG_FUNCTION_TRACER)."},
-	{"Initmem setup", "It sets up its map of memory: less memory takes less (--memory)."},
-	{"On node", "It sets up its map of memory: less memory takes less (--memory)."},
-	{"setup_percpu", "It sets up each CPU's data."},
-	{"mem auto-init", "It hands all memory to its allocator: less memory takes less (--memory)."},
-	{"ACPI: Reserving", "It maps all memory: less memory takes less (--memory)."},
-	{"x86/PAT", "It allocates its log's buffer and maps memory; the buffer is boot-report's."},
-	{"rcu:", "It sets up RCU."},
-	{"Calibrating delay", "It calibrates its delay loop."},
-	{"Freeing unused", "It protects its own code and data."},
-	{"Write protecting", "It protects its own code and data (CONFIG_STRICT_KERNEL_RWX)."},
-	{"Loading compiled-in X.509", "It loads keys to check modules with (CONFIG_SYSTEM_TRUSTED_KEYRING)."},
+// ticksUntil is when the kernel has left the clock that moves only with its timer's
+// interrupt; 0 when the log does not say.
+func ticksUntil(log *klog.Log) time.Duration {
+	for _, l := range log.Lines {
+		if strings.HasPrefix(l.Text, "clocksource: Switched to clocksource") {
+			return l.At
+		}
+	}
+	return 0
+}
+
+// causes are what the kernel does between two lines of its log that begin so, where
+// its source tells (init/main.c, arch/x86/kernel/setup.c, mm/mm_init.c, of Linux 6.1
+// to 6.12). An empty before is any line.
+var causes = []struct{ after, before, what string }{
+	{"ftrace: allocating", "", "It prepares every function for tracing (CONFIG_FUNCTION_TRACER)."},
+	{"Initmem setup", "", "It sets up its map of memory: less memory takes less (--memory)."},
+	{"On node", "", "It sets up its map of memory: less memory takes less (--memory)."},
+	{"mem auto-init", "", "It hands all memory to its allocator: less memory takes less (--memory)."},
+	{"x86/PAT", "printk: log_buf_len", "It maps all memory, and makes room for its log, which boot-report asked for."},
+	{"clocksource: refined-jiffies", "setup_percpu", "It makes the table of its stack unwinder (CONFIG_UNWINDER_ORC)."},
+	{"setup_percpu", "", "It sets up each CPU's data."},
+	{"rcu:", "NR_IRQS", "It sets up RCU and all its trace events (CONFIG_FTRACE)."},
+	{"x86/fpu", "Freeing SMP alternatives", "It patches its own code to suit the CPU."},
+	{"initcall ", "Freeing unused", "It waits for initialisation that still runs, and forgets which functions of it could be traced (CONFIG_FUNCTION_TRACER, CONFIG_KPROBES)."},
+	{"Freeing unused", "Freeing unused", "It gives back the memory of its initialisation."},
+	{"Freeing unused", "Write protecting", "It gives back the memory of its initialisation."},
+	{"Write protecting", "", "It protects its own code and data (CONFIG_STRICT_KERNEL_RWX)."},
+	{"Loading compiled-in X.509", "", "It loads keys to check modules with (CONFIG_SYSTEM_TRUSTED_KEYRING)."},
+}
+
+// cause is what the kernel does in a gap.
+func cause(g *Gap) string {
+	for _, c := range causes {
+		if strings.HasPrefix(g.After, c.after) && strings.HasPrefix(g.Before, c.before) {
+			return c.what
+		}
+	}
+	return "What the kernel does there is not known to duplex."
 }
 
 // gaps: time without a line of the log and without an initcall.
@@ -173,14 +202,7 @@ func gaps(f *facts) []Advice {
 		if len(out) == perRule || !f.worth(g.TookNs) {
 			break
 		}
-		text := "What the kernel does there is not known to duplex."
-		for _, c := range causes {
-			if strings.HasPrefix(g.After, c.after) {
-				text = c.what
-				break
-			}
-		}
-		out = append(out, Advice{Rule: "gap", Ns: g.TookNs, Clock: GuestClock, Text: text,
+		out = append(out, Advice{Rule: "gap", Ns: g.TookNs, Clock: GuestClock, Text: cause(&g),
 			Figure: fmt.Sprintf("from the log's line %q to %q", short(g.After), short(g.Before))})
 	}
 	return out

@@ -112,6 +112,33 @@ func TestRulesThatDoNotApply(t *testing.T) {
 	}
 }
 
+// What is said of a gap depends on the lines around it.
+func TestCauses(t *testing.T) {
+	for _, tt := range []struct{ after, before, want string }{
+		{"ftrace: allocating 37697 entries in 148 pages", "ftrace: allocated 148 pages", "CONFIG_FUNCTION_TRACER"},
+		{"On node 0, zone DMA32: 1 pages in unavailable ranges", "IOAPIC[0]: apic_id 0", "map of memory"},
+		{"rcu: Adjusting geometry for rcu_fanout_leaf=16", "NR_IRQS: 524544", "trace events"},
+		{"rcu: Adjusting geometry for rcu_fanout_leaf=16", "something else", "not known"},
+		{"clocksource: refined-jiffies: mask: 0xffffffff", "setup_percpu: NR_CPUS:8192", "CONFIG_UNWINDER_ORC"},
+		{"initcall balloon_wait_finish+0x0/0xed returned 0", "Freeing unused decrypted memory: 2036K", "CONFIG_KPROBES"},
+		{"a line of another kernel", "and another", "not known"},
+	} {
+		if got := cause(&Gap{After: tt.after, Before: tt.before}); !strings.Contains(got, tt.want) {
+			t.Errorf("%s .. %s: %q, want %q", tt.after, tt.before, got, tt.want)
+		}
+	}
+}
+
+func TestTicks(t *testing.T) {
+	f := plain()
+	f.log = klog.Parse([]byte("6,0,5000,-;clocksource: Switched to clocksource kvm-clock\n"))
+	f.doc.Kernel.Initcalls = []Call{{Name: "default_bdi_init", AtNs: 4 * ms, TookNs: 40 * ms}, {Name: "inet_init", AtNs: 6 * ms, TookNs: 30 * ms}}
+	got := f.advise()
+	if len(got) != 2 || !strings.Contains(got[0].Figure, "ticks") || strings.Contains(got[1].Figure, "ticks") {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestAdviceIsSortedAndShort(t *testing.T) {
 	f := plain()
 	f.doc.Kernel.Initcalls = nil

@@ -75,8 +75,10 @@ func (s *svg) head() {
 	d := s.doc
 	s.text(svgMargin, s.y, `font-size="18" font-weight="bold"`, cut(headline(d), 110))
 	s.y += 26
-	s.text(svgMargin, s.y, `fill="#555"`, cut(fmt.Sprintf("%s from exec of duplex to %s. %s", took(d.TotalNs), endName(d), hostLine(d)), svgText))
-	s.y += svgRow
+	for _, line := range wrap(fmt.Sprintf("%s from exec of duplex to %s. %s", took(d.TotalNs), endName(d), hostLine(d)), svgText-20) {
+		s.text(svgMargin, s.y, `fill="#555"`, line)
+		s.y += svgRow - 2
+	}
 	s.text(svgMargin, s.y, `fill="#555"`, "The boot that was observed: looking took time, too. Pale bars are on the guest's clock, placed by the agent's first step.")
 	s.y += svgRow + 4
 	x := svgMargin

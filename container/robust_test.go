@@ -107,8 +107,8 @@ func TestHostileImages(t *testing.T) {
 		{"proc is a link to /", func(d string) error { return os.Symlink("/", d+"/proc") }, "/", "symbolic link"},
 		{"sys is a link out", func(d string) error { return os.Symlink(outside, d+"/sys") }, "/", "symbolic link"},
 		{"dev is a link", func(d string) error { return os.Symlink("tmp", d+"/dev") }, "/", "symbolic link"},
-		{"dev is a file", func(d string) error { return os.WriteFile(d+"/dev", nil, 0o644) }, "/", "no directory"},
-		{"proc is a fifo", func(d string) error { return unix.Mkfifo(d+"/proc", 0o644) }, "/", "no directory"},
+		{"dev is a file", func(d string) error { return os.WriteFile(d+"/dev", nil, 0o644) }, "/", "cannot be mounted on a file"},
+		{"proc is a fifo", func(d string) error { return unix.Mkfifo(d+"/proc", 0o644) }, "/", "cannot be mounted on a file"},
 		{"etc links out", func(d string) error {
 			return errors.Join(os.RemoveAll(d+"/etc"), os.Symlink("../../../../../../../../"+outside, d+"/etc"))
 		}, "/etc/made", "file exists"},

@@ -17,6 +17,7 @@ type guestIdentity struct {
 	Random, Canary              []byte
 	MACs                        []string
 	TimeNs, MonotonicNs         int64
+	Generations                 int
 }
 
 // clockBound is how far a clone's wall clock may be off: what a start message takes
@@ -42,6 +43,9 @@ func TestGuestClones(t *testing.T) {
 	}
 	if bytes.Equal(a.Canary, b.Canary) || len(a.Canary) != 16 {
 		t.Errorf("random numbers of execve %x, %x", a.Canary, b.Canary)
+	}
+	if a.Generations != 1 || b.Generations != 1 {
+		t.Errorf("told %d and %d times of a new generation id", a.Generations, b.Generations)
 	}
 	if a.MachineID == imageMachineID || a.MachineID == b.MachineID || len(a.MachineID) != len(imageMachineID) {
 		t.Errorf("machine ids %q, %q", a.MachineID, b.MachineID)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
+	"github.com/duplex-run/duplex/internal/confine"
 	"github.com/duplex-run/duplex/internal/console"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
@@ -130,6 +131,8 @@ func explainNew(err error) error {
 	switch {
 	case errors.As(err, &kvm):
 		return &workload.Error{Op: "make the microVM", Err: err, Remedy: kvm.Remedy}
+	case errors.Is(err, confine.ErrCgo):
+		return &workload.Error{Op: "confine the microVM's monitor", Err: err, Remedy: "Build duplex with CGO_ENABLED=0, as 'make build' does. --no-jail runs without this protection."}
 	case errors.Is(err, boot.ErrMemoryTooSmall):
 		return &workload.Error{Op: "make the microVM", Err: err, Remedy: "Give it more with --memory."}
 	case errors.Is(err, boot.ErrNotKernel):

@@ -15,6 +15,7 @@ import (
 
 	"github.com/duplex-run/duplex/internal/confine"
 	"github.com/duplex-run/duplex/internal/jail"
+	"github.com/duplex-run/duplex/internal/lean"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
 )
@@ -79,6 +80,8 @@ func (m *monitor) boot(in *receiver, s setup) (vmm.Exit, vmm.Stats, error) {
 	// The terminal's signals are the parent's business.
 	signal.Ignore(unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
 	debug.SetTraceback("single")
+	vcpus, _ := s.Hardware.vcpus()
+	shareCPUs(vcpus)
 	files, err := unpack(s.Files)
 	if err != nil {
 		return vmm.Exit{}, vmm.Stats{}, err
@@ -105,6 +108,9 @@ func obey(in *receiver, stop func(), power chan<- struct{}) {
 		}
 		if got.Stop {
 			stop()
+		}
+		if got.Lean != nil {
+			lean.Settle(got.Lean)
 		}
 		if got.Power && power != nil {
 			close(power)

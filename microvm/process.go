@@ -18,6 +18,7 @@ import (
 	"github.com/duplex-run/duplex/internal/confine"
 	"github.com/duplex-run/duplex/internal/console"
 	"github.com/duplex-run/duplex/internal/jail"
+	"github.com/duplex-run/duplex/internal/lean"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
 )
@@ -191,8 +192,9 @@ func (p *process) spawn(files *parcel, who confine.Identity) (isolated bool, err
 	for _, isolated := range []bool{true, false} {
 		p.cmd = &exec.Cmd{
 			Path: monitorProgram, Args: []string{monitorName}, Dir: "/", Stderr: &p.stderr,
-			// No dumps of goroutines, nor reading of cgroup files, which are gone.
-			Env:        []string{"GODEBUG=updatemaxprocs=0,containermaxprocs=0"},
+			// No reading of cgroup files, which are gone, and no huge pages for the heap
+			// (guest memory may have them).
+			Env:        []string{"GODEBUG=updatemaxprocs=0,containermaxprocs=0,disablethp=1"},
 			ExtraFiles: append([]*os.File{control, report}, files.files...),
 		}
 		p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -283,6 +285,7 @@ func (p *process) follow(ctx context.Context) {
 		}
 	})
 	defer stop()
+	defer time.AfterFunc(startTime, p.settle).Stop()
 	if p.o.Shutdown != nil {
 		go func() {
 			select {
@@ -303,6 +306,20 @@ func (p *process) follow(ctx context.Context) {
 		}
 		p.note(n)
 	}
+}
+
+// startTime is when a machine that still runs has started for good, and most of
+// what its processes have in memory is of no more use.
+const startTime = 2 * time.Second
+
+// settle gives memory of both processes back.
+func (p *process) settle() {
+	program := lean.Program()
+	if program == nil {
+		program = []lean.Pages{}
+	}
+	_ = send(p.control, order{Lean: program}) // a monitor that has ended needs none
+	lean.Settle(program)
 }
 
 // note acts on a message. Nothing in it is trusted.

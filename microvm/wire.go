@@ -14,6 +14,7 @@ import (
 
 	"github.com/duplex-run/duplex/internal/console"
 	"github.com/duplex-run/duplex/internal/jail"
+	"github.com/duplex-run/duplex/internal/lean"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
 )
@@ -34,6 +35,8 @@ type setup struct {
 type order struct {
 	Stop  bool // end the run
 	Power bool // press the power button
+	// Lean says that the start is over: the program's pages to give back.
+	Lean []lean.Pages `json:",omitzero"`
 }
 
 // note is a message from the monitor. The parent does not trust it: a guest may

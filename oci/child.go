@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -28,6 +29,11 @@ type child struct {
 type layout struct {
 	files []*os.File
 	owned []*os.File // to close when the child has them
+	// fork are namespaces that the child joins between fork and execve.
+	fork []joinCall
+	// time: the thread has a time namespace for its children, which Linux before
+	// 6.3 does not give to those that share its memory until execve.
+	time bool
 }
 
 // newLayout begins with the standard streams, or /dev/null for a process that
@@ -86,8 +92,13 @@ func (l *layout) start(preserve int, sys *syscall.SysProcAttr, conn handshake.Co
 		runtime.LockOSThread() // and never unlocked: what enter does stays with the thread
 		err := enter()
 		var p *os.Process
-		if err == nil {
-			p, err = os.StartProcess(exe, []string{handshake.OCIName, strconv.Itoa(preserve)},
+		argv := []string{handshake.OCIName, strconv.Itoa(preserve)}
+		switch {
+		case err != nil:
+		case len(l.fork) > 0 || l.time && sys.Cloneflags&unix.CLONE_NEWUSER == 0:
+			p, err = l.forkExec(exe, argv, sys)
+		default:
+			p, err = os.StartProcess(exe, argv,
 				&os.ProcAttr{Dir: "/", Env: []string{}, Files: l.files, Sys: sys})
 		}
 		done <- result{p, err}
@@ -98,6 +109,45 @@ func (l *layout) start(preserve int, sys *syscall.SysProcAttr, conn handshake.Co
 		return nil, &handshake.StepError{Step: "start the container's process", Err: bare(r.err)}
 	}
 	return &child{pid: r.p.Pid, process: r.p, conn: conn}, nil
+}
+
+// join has the child enter the namespace f: by itself, between fork and execve,
+// or by the thread that starts it, in what is returned. Root joins a user
+// namespace after all but the mount namespace: others may be of the host, and
+// out of reach then. Without root it is what gives the right to the rest.
+func (l *layout) join(f *os.File, flag int, p *handshake.Plan) func() error {
+	root := os.Geteuid() == 0
+	switch {
+	case flag == unix.CLONE_NEWUSER || flag == unix.CLONE_NEWTIME:
+		l.owned = append(l.owned, f)
+		l.fork = append(l.fork, joinCall{f.Fd(), uintptr(flag)})
+		if root && len(l.fork) > 1 && flag == unix.CLONE_NEWTIME {
+			slices.Reverse(l.fork)
+		}
+	case flag == unix.CLONE_NEWNS || !root && flag != unix.CLONE_NEWPID:
+		p.Join = append(p.Join, handshake.Join{Type: flag, FD: l.add(f)})
+	default:
+		l.owned = append(l.owned, f)
+		return func() error {
+			if err := unix.Setns(int(f.Fd()), flag); err != nil {
+				return fmt.Errorf("setns %s: %w", f.Name(), err)
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+// forkExec starts the child by forkInto.
+func (l *layout) forkExec(exe string, argv []string, sys *syscall.SysProcAttr) (*os.Process, error) {
+	if len(l.fork) > 0 && sys.Cloneflags&unix.CLONE_NEWUSER != 0 {
+		return nil, errors.New("a new user namespace with a time namespace joined by path is not supported")
+	}
+	cgroup := -1
+	if sys.UseCgroupFD {
+		cgroup = sys.CgroupFD
+	}
+	return forkInto(exe, argv, l.files, l.fork, cgroup, sys.Cloneflags)
 }
 
 // bare strips the path from the error of starting a process: it is of a
@@ -140,6 +190,9 @@ func (c *Container) startInit(o CreateOptions, p *handshake.Plan) (*child, error
 		return nil, err
 	}
 	p.ListenFD = l.add(sock)
+	if err := c.mapMounts(l, p); err != nil {
+		return nil, err
+	}
 	if err := joinCgroups(c, l, sys, p); err != nil {
 		return nil, err
 	}
@@ -177,6 +230,7 @@ func (c *Container) namespaces(l *layout, sys *syscall.SysProcAttr, p *handshake
 			switch t.kind {
 			case specs.CgroupNamespace: // by itself, when it is in its cgroup
 			case specs.TimeNamespace:
+				l.time = true
 				before = append(before, func() error { return newTimeNamespace(c.Spec.Linux.TimeOffsets) })
 			case specs.UserNamespace:
 				mapIDs(c.Spec.Linux, sys)
@@ -189,32 +243,23 @@ func (c *Container) namespaces(l *layout, sys *syscall.SysProcAttr, p *handshake
 		if err != nil {
 			return nil, err
 		}
-		switch t.kind {
-		case specs.PIDNamespace: // it is for children
-			l.owned = append(l.owned, f)
-			before = append(before, func() error { return setns(f, unix.CLONE_NEWPID) })
-		case specs.UserNamespace, specs.TimeNamespace:
-			_ = f.Close()
-			return nil, unsupported(fmt.Sprintf("joining a %s namespace by path", t.kind), "the kernel allows it to single-threaded programs only")
-		default:
-			p.Join = append(p.Join, handshake.Join{Type: t.flag, FD: l.add(f)})
+		if f := l.join(f, t.flag, p); f != nil {
+			before = append(before, f)
 		}
 	}
+	return allOf(before), nil
+}
+
+// allOf runs list in order, up to the first error.
+func allOf(list []func() error) func() error {
 	return func() error {
-		for _, f := range before {
+		for _, f := range list {
 			if err := f(); err != nil {
 				return err
 			}
 		}
 		return nil
-	}, nil
-}
-
-func setns(f *os.File, flag int) error {
-	if err := unix.Setns(int(f.Fd()), flag); err != nil {
-		return fmt.Errorf("setns %s: %w", f.Name(), err)
 	}
-	return nil
 }
 
 // newTimeNamespace makes one for the children of this thread, with offsets,

@@ -168,7 +168,7 @@ func (c *Container) joinAll(l *layout, p *handshake.Plan) (func() error, error) 
 		return nil, errNotRunning
 	}
 	defer func() { _ = unix.Close(pidfd) }()
-	enter := func() error { return nil }
+	var before []func() error
 	for _, t := range namespaceTypes {
 		if !hasNamespace(c.Spec, t.kind) {
 			if t.kind == specs.MountNamespace {
@@ -176,26 +176,20 @@ func (c *Container) joinAll(l *layout, p *handshake.Plan) (func() error, error) 
 			}
 			continue
 		}
-		if t.kind == specs.UserNamespace || t.kind == specs.TimeNamespace {
-			return nil, unsupported(fmt.Sprintf("exec in a container with a %s namespace", t.kind), "the kernel lets only single-threaded programs join one")
-		}
 		f, err := openNamespace(t.kind, fmt.Sprintf("/proc/%d/ns/%s", c.Pid, t.file))
 		if err != nil {
 			return nil, err
 		}
-		if t.kind == specs.PIDNamespace {
-			l.owned = append(l.owned, f)
-			enter = func() error { return setns(f, unix.CLONE_NEWPID) }
-			continue
+		if f := l.join(f, t.flag, p); f != nil {
+			before = append(before, f)
 		}
-		p.Join = append(p.Join, handshake.Join{Type: t.flag, FD: l.add(f)})
 	}
 	// Had the process ended, and its number been given out again, meanwhile, the
 	// signal would not arrive.
 	if err := unix.PidfdSendSignal(pidfd, 0, nil, 0); err != nil {
 		return nil, errNotRunning
 	}
-	return enter, nil
+	return allOf(before), nil
 }
 
 // ExecProcess is the process of exec: the container's own with the arguments

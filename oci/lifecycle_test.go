@@ -37,8 +37,9 @@ func TestLifecycle(t *testing.T) {
 	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "already running") {
 		t.Errorf("second start: %v", err)
 	}
-	b.n-- // the same id
-	if _, err := Create(t.Context(), b.options(t, nil)); !errors.Is(err, ErrExist) {
+	o := b.options(t, nil)
+	o.ID = c.ID
+	if _, err := Create(t.Context(), o); !errors.Is(err, ErrExist) {
 		t.Errorf("second create with the same id: %v", err)
 	}
 	must(t, c.Pause())

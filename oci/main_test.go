@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,14 +43,16 @@ func work(args []string) int {
 			fmt.Printf("%s", b)
 		}
 		return 0
-	case "ls":
-		for _, f := range args[1:] {
-			names, err := filepath.Glob(f)
-			fmt.Println(names, err)
-		}
-		return 0
 	case "write":
 		fmt.Println(os.WriteFile(args[1], []byte("x"), 0o600))
+		return 0
+	case "mkdir":
+		fmt.Println(os.Mkdir(args[1], 0o755))
+		return 0
+	case "readlink":
+		for _, f := range args[1:] {
+			fmt.Println(os.Readlink(f))
+		}
 		return 0
 	case "hook": // FILE LABEL: appends the label and the status it read
 		var s specs.State
@@ -76,8 +79,9 @@ func work(args []string) int {
 // bundle is a bundle of a test, and where its containers' state is.
 type bundle struct {
 	dir, root string
-	spec      *specs.Spec
+	name      string // what the ids of its containers begin with
 	n         int
+	spec      *specs.Spec
 }
 
 // newBundle makes a bundle whose rootfs has /bin/work and whose process runs it
@@ -87,7 +91,8 @@ func newBundle(t testing.TB, args ...string) *bundle {
 	if os.Geteuid() != 0 {
 		t.Skip("making cgroups and mounts of a bundle takes root; CI runs this as root")
 	}
-	b := &bundle{dir: t.TempDir(), root: filepath.Join(t.TempDir(), "state"), spec: Example()}
+	b := &bundle{dir: t.TempDir(), root: filepath.Join(t.TempDir(), "state"), spec: Example(),
+		name: fmt.Sprintf("test-%d-%d", os.Getpid(), bundles.Add(1))}
 	must(t, os.MkdirAll(filepath.Join(b.dir, "rootfs", "bin"), 0o755))
 	self, err := os.Executable()
 	must(t, err)
@@ -111,6 +116,9 @@ func (b *bundle) save(t testing.TB) {
 	must(t, os.WriteFile(filepath.Join(b.dir, "config.json"), data, 0o644))
 }
 
+// bundles counts those of the tests, for the ids of their containers.
+var bundles atomic.Int32
+
 // options are for a container of b with a new id; its output goes to out.
 func (b *bundle) options(t testing.TB, out *os.File) CreateOptions {
 	t.Helper()
@@ -118,7 +126,7 @@ func (b *bundle) options(t testing.TB, out *os.File) CreateOptions {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	must(t, err)
 	t.Cleanup(func() { _ = null.Close() })
-	o := CreateOptions{Root: b.root, ID: fmt.Sprintf("test-%d-%d", os.Getpid(), b.n), Bundle: b.dir,
+	o := CreateOptions{Root: b.root, ID: fmt.Sprintf("%s-%d", b.name, b.n), Bundle: b.dir,
 		Stdio: [3]*os.File{null, null, null}, Warn: func(s string) { t.Log(s) }}
 	if out != nil {
 		o.Stdio[1], o.Stdio[2] = out, out
@@ -175,7 +183,7 @@ func (b *bundle) nothingLeft(t testing.TB) {
 	if entries, err := os.ReadDir(b.root); err == nil && len(entries) > 0 {
 		t.Errorf("left in the state directory: %v", entries)
 	}
-	pattern := fmt.Sprintf("test-%d-*", os.Getpid())
+	pattern := b.name + "-*"
 	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*", "/sys/fs/cgroup/*/*"} {
 		if left, _ := filepath.Glob(filepath.Join(dir, pattern)); len(left) > 0 {
 			t.Errorf("left cgroups: %v", left)

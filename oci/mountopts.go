@@ -64,7 +64,11 @@ func rootPropagation(name string) (uintptr, error) {
 
 func checkMounts(s *specs.Spec) error {
 	for i, m := range s.Mounts {
-		if _, err := mountPlan(m); err != nil {
+		p, err := mountPlan(m)
+		if err == nil {
+			err = checkIDMap(s, m, p.Type == "")
+		}
+		if err != nil {
 			return fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
 		}
 		for _, list := range [][]specs.LinuxIDMapping{m.UIDMappings, m.GIDMappings} {
@@ -109,9 +113,6 @@ func mountPlan(m specs.Mount) (handshake.Mount, error) {
 			return out, err
 		}
 	}
-	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
-		return out, unsupported("uidMappings and gidMappings", "duplex does not map the ids of mounts")
-	}
 	return out, nil
 }
 
@@ -147,8 +148,8 @@ func mountOption(out *handshake.Mount, o string, bind bool) error {
 		}
 		out.CopyUp = true
 		return nil
-	case "idmap", "ridmap":
-		return unsupported("option "+o, "duplex does not map the ids of mounts")
+	case "idmap", "ridmap": // see mapMounts
+		return nil
 	case "copy-symlink", "src-nofollow", "dest-nofollow":
 		if o == "src-nofollow" && bind {
 			out.NoFollow = true
@@ -199,7 +200,7 @@ func setAttr(set, unset *uint64, name string, attr uint64, clear bool) {
 
 // KnownMountOptions lists the options that do not go to the file system, sorted.
 func KnownMountOptions() []string {
-	out := []string{"bind", "rbind", "tmpcopyup", "src-nofollow"}
+	out := []string{"bind", "rbind", "tmpcopyup", "idmap", "ridmap", "src-nofollow"}
 	for o := range attrOptions {
 		out = append(out, o, "r"+o)
 	}

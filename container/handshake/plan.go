@@ -107,12 +107,13 @@ type Mount struct {
 	Propagation []uintptr `json:"propagation,omitempty"`
 	// CopyUp fills a new tmpfs with what the root has at that place.
 	CopyUp bool `json:"copy_up,omitempty"`
-	// NoFollow: the last name of Dest is not followed (and Source's for a bind).
+	// NoFollow: of a bind mount, the last name of Source is not followed; of
+	// another one, no symbolic link in Dest.
 	NoFollow bool `json:"no_follow,omitempty"`
-	// IDMapFD is a descriptor of a user namespace whose map the mount gets; 0 is
-	// none.
-	IDMapFD        int  `json:"idmap_fd,omitempty"`
-	IDMapRecursive bool `json:"idmap_recursive,omitempty"`
+	// Optional: a kernel without that file system does without the mount.
+	Optional bool `json:"optional,omitempty"`
+	// FD is a descriptor of the bind mount, made already, detached; 0 is none.
+	FD int `json:"fd,omitempty"`
 }
 
 // Device is a device node to make.

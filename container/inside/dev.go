@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/container/handshake"
 )
 
 const (
@@ -14,12 +16,23 @@ const (
 	noSuidExecDev = noSuidExec | unix.MOUNT_ATTR_NODEV
 )
 
-func (b *builder) mountProc() error {
-	m, err := mountIn(b.root, "proc", "proc", noSuidExecDev, option{"source", "proc"})
-	if err != nil {
-		return err
+// defaultMounts are those of every container but /sys, docker's; ttyGroup says
+// that group 5 exists in its user namespace.
+func defaultMounts(ttyGroup bool) []handshake.Mount {
+	pts := []handshake.Setting{{Key: "ptmxmode", Value: "0666"}, {Key: "mode", Value: "0620"}}
+	if ttyGroup {
+		pts = append(pts, handshake.Setting{Key: "gid", Value: "5"}) // "tty" in every distribution
 	}
-	return m.Close()
+	sized := func(mode string) []handshake.Setting {
+		return []handshake.Setting{{Key: "mode", Value: mode}, {Key: "size", Value: "65536k"}}
+	}
+	return []handshake.Mount{
+		{Type: "proc", Dest: "/proc", Set: noSuidExecDev},
+		{Type: "tmpfs", Dest: "/dev", Set: noSuidExecDev, Data: sized("0755"), NoFollow: true},
+		{Type: "devpts", Dest: "/dev/pts", Set: noSuidExec, Data: pts},
+		{Type: "tmpfs", Source: "shm", Dest: "/dev/shm", Set: noSuidExecDev, Data: sized("1777")},
+		{Type: "mqueue", Dest: "/dev/mqueue", Set: noSuidExecDev, Optional: true},
+	}
 }
 
 // mountSys mounts sysfs of the container's network namespace. A user namespace
@@ -65,38 +78,11 @@ var devLinks = [][2]string{
 	{"/proc/kcore", "core"},
 }
 
-// mountDev mounts /dev and the file systems in it.
-func (b *builder) mountDev() error {
-	dev, err := mountIn(b.root, "dev", "tmpfs", noSuidExecDev,
-		option{"source", "tmpfs"}, option{"mode", "0755"}, option{"size", "65536k"})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = dev.Close() }()
-	pts := []option{{"source", "devpts"}, {"ptmxmode", "0666"}, {"mode", "0620"}}
-	if b.setup.TTYGroup {
-		pts = append(pts, option{"gid", "5"}) // "tty" in every distribution
-	}
-	for _, m := range []struct {
-		name, fstype string
-		attrs        int
-		options      []option
-	}{
-		{"pts", "devpts", noSuidExec, pts},
-		{"shm", "tmpfs", noSuidExecDev, []option{{"source", "shm"}, {"mode", "1777"}, {"size", "65536k"}}},
-		{"mqueue", "mqueue", noSuidExecDev, []option{{"source", "mqueue"}}},
-	} {
-		f, err := mountIn(dev, m.name, m.fstype, m.attrs, m.options...)
-		if errors.Is(err, unix.ENODEV) && m.fstype == "mqueue" {
-			continue // CONFIG_POSIX_MQUEUE is off
-		}
-		if err != nil {
-			return fmt.Errorf("/dev/%s: %w", m.name, err)
-		}
-		_ = f.Close()
-	}
+// linkDev makes devLinks, as far as they are not there.
+func linkDev(dev *os.File) error {
 	for _, l := range devLinks {
-		if err := unix.Symlinkat(l[0], int(dev.Fd()), l[1]); err != nil {
+		err := unix.Symlinkat(l[0], int(dev.Fd()), l[1])
+		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("symlink /dev/%s: %w", l[1], err)
 		}
 	}
@@ -120,6 +106,9 @@ func (b *builder) makeNodes() error {
 		return err
 	}
 	defer func() { _ = dev.Close() }()
+	if err := linkDev(dev); err != nil {
+		return err
+	}
 	for _, n := range nodes {
 		src, err := b.nodeMount(n.name, unix.Mkdev(n.major, n.minor))
 		if err != nil {
@@ -176,53 +165,12 @@ func bindFile(m, dir *os.File, name string) error {
 // running kernel does not have is skipped.
 var (
 	maskedPaths = []string{
-		"proc/acpi", "proc/asound", "proc/interrupts", "proc/kcore", "proc/keys",
-		"proc/latency_stats", "proc/sched_debug", "proc/scsi", "proc/timer_list",
-		"proc/timer_stats", "sys/devices/virtual/powercap", "sys/firmware",
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+		"/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+		"/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
 	}
-	readOnlyPaths = []string{"proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"}
+	readOnlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
-
-// maskPaths covers files with /dev/null and directories with one empty,
-// read-only directory.
-func (b *builder) maskPaths() error {
-	paths := append(cpuThermalPaths(), maskedPaths...)
-	for _, path := range paths {
-		at, err := openIn(b.root, path)
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		err = b.mask(at)
-		_ = at.Close()
-		if err != nil {
-			return fmt.Errorf("/%s: %w", path, err)
-		}
-	}
-	return nil
-}
-
-func (b *builder) mask(at *os.File) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(at.Fd()), &st); err != nil {
-		return fmt.Errorf("stat: %w", err)
-	}
-	dir, path := b.root, "dev/null"
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		dir, path = b.stage, "empty"
-	}
-	m, err := cloneMount(dir, path, false)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = m.Close() }()
-	if err := setAttrs(m, unix.MOUNT_ATTR_RDONLY, false); err != nil {
-		return err
-	}
-	return attach(m, at)
-}
 
 // cpuThermalPaths lists /sys/devices/system/cpu/cpu*/thermal_throttle, which
 // docker masks where the hardware has it: its counters are a side channel.
@@ -235,29 +183,8 @@ func cpuThermalPaths() []string {
 	var out []string
 	for _, e := range entries {
 		if n := strings.TrimPrefix(e.Name(), "cpu"); n != e.Name() && n != "" && n[0] >= '0' && n[0] <= '9' {
-			out = append(out, strings.TrimPrefix(cpus, "/")+"/"+e.Name()+"/thermal_throttle")
+			out = append(out, cpus+"/"+e.Name()+"/thermal_throttle")
 		}
 	}
 	return out
-}
-
-func (b *builder) readonlyPaths() error {
-	for _, path := range readOnlyPaths {
-		at, err := openIn(b.root, path)
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		m, err := cloneMount(b.root, path, true)
-		if err == nil {
-			err = errors.Join(setAttrs(m, unix.MOUNT_ATTR_RDONLY, true), attach(m, at), m.Close())
-		}
-		_ = at.Close()
-		if err != nil {
-			return fmt.Errorf("/%s: %w", path, err)
-		}
-	}
-	return nil
 }

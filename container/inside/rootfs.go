@@ -15,10 +15,10 @@ import (
 // builder makes the container's file system. Its files stay open until it is
 // done: each names a mount.
 type builder struct {
+	tree  // its root is the overlay
 	setup *handshake.Setup
 	lower *os.File // root directory of the image
 	stage *os.File // tmpfs with upper/, work/, lower/, root/ and nodes/
-	root  *os.File // the overlay
 
 	volumes []*os.File // detached mounts, in the order of setup.Volumes
 }
@@ -27,6 +27,10 @@ type builder struct {
 // host's is gone from this mount namespace. It returns the phases passed.
 func build(s *handshake.Setup) ([]handshake.Stamp, error) {
 	b := &builder{setup: s}
+	b.files = &handshake.Files{
+		Mounts: defaultMounts(s.TTYGroup),
+		Masked: append(cpuThermalPaths(), maskedPaths...), ReadOnly: readOnlyPaths,
+	}
 	defer b.close()
 	unix.Umask(0)
 	var stamps []handshake.Stamp
@@ -35,17 +39,17 @@ func build(s *handshake.Setup) ([]handshake.Stamp, error) {
 		run  func() error
 	}{
 		{"make the mounts private", b.private},
+		{"open /dev/null", b.openNull},
 		{"open the volumes", b.openVolumes},
 		{"mount the scratch tmpfs", b.mountStage},
 		{"mount the image", b.mountLower},
 		{"write the extra files", b.writeExtra},
 		{"mount the overlay", b.mountOverlay},
-		{"mount /proc", b.mountProc},
+		{"mount", b.mountAll},
 		{"mount /sys", b.mountSys},
-		{"mount /dev", b.mountDev},
 		{"make the device nodes", b.makeNodes},
 		{"mask paths", b.maskPaths},
-		{"make paths read-only", b.readonlyPaths},
+		{"make paths read-only", b.readOnlyPaths},
 		{"mount the volumes", b.mountVolumes},
 		{"set the host name", func() error { return unix.Sethostname([]byte(s.Hostname)) }},
 		{"bring the loopback interface up", loopbackUp},
@@ -63,7 +67,8 @@ func build(s *handshake.Setup) ([]handshake.Stamp, error) {
 }
 
 func (b *builder) close() {
-	for _, f := range append(b.volumes, b.root, b.stage, b.lower) {
+	b.tree.close()
+	for _, f := range append(b.volumes, b.stage, b.lower) {
 		if f != nil {
 			_ = f.Close()
 		}
@@ -106,7 +111,8 @@ func (b *builder) mountStage() error {
 			return fmt.Errorf("mkdir %s: %w", d, err)
 		}
 	}
-	return nil
+	b.empty, err = openIn(m, "empty")
+	return err
 }
 
 // writeExtra puts the files that come with the run into the upper directory,

@@ -13,7 +13,7 @@ import (
 	"github.com/duplex-run/duplex/internal/launch"
 )
 
-// tree is the file system of an OCI container in the making. Its root is opened
+// tree is the file system of a container in the making, a bundle's or one of our own runs. Its root is opened
 // once; everything below is found from that descriptor, and mounted on
 // descriptors.
 type tree struct {
@@ -21,7 +21,8 @@ type tree struct {
 	cgroupNamespace bool
 
 	root *os.File // the bundle's rootfs, a mount of its own
-	// empty is a mounted, empty, read-only tmpfs, once a directory was masked.
+	null *os.File // the host's /dev/null, checked to be it
+	// empty is an empty directory of a mount of ours, once one is needed.
 	empty *os.File
 }
 
@@ -30,6 +31,7 @@ type tree struct {
 func (t *tree) steps() []ociStep {
 	return []ociStep{
 		{"set the propagation of mounts", t.propagate},
+		{"open /dev/null", t.openNull},
 		{"mount the rootfs", t.mountRoot},
 		{"mount", t.mountAll},
 		{"make the devices", t.devices},
@@ -78,7 +80,24 @@ func (t *tree) mountRoot() error {
 	if err := attach(t.root, at); err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
-	// What was opened is the mount that is attached now, not what it covers.
+	return nil
+}
+
+// openNull makes sure that what masks paths is /dev/null, and keeps that very
+// node (CVE-2025-31133).
+func (t *tree) openNull() error {
+	f, err := os.OpenFile("/dev/null", unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	t.null = f
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+		return errors.New("the host's is another device")
+	}
 	return nil
 }
 
@@ -112,11 +131,8 @@ func (t *tree) devices() error {
 		return err
 	}
 	defer func() { _ = dev.Close() }()
-	for _, l := range devLinks {
-		err := unix.Symlinkat(l[0], int(dev.Fd()), l[1])
-		if err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("symlink /dev/%s: %w", l[1], err)
-		}
+	if err := linkDev(dev); err != nil {
+		return err
 	}
 	for _, d := range t.files.Devices {
 		if err := t.device(d); err != nil {
@@ -260,48 +276,40 @@ func (t *tree) maskPaths() error {
 	return nil
 }
 
-// mask covers a file with /dev/null and a directory with an empty one. Mounts
-// of the same thing share it.
+// mask covers a file with /dev/null and a directory with an empty one.
 func (t *tree) mask(at *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(at.Fd()), &st); err != nil {
 		return fmt.Errorf("stat: %w", err)
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR && t.empty == nil {
-		m, err := newMount("tmpfs", unix.MOUNT_ATTR_RDONLY|noSuidExecDev, option{"source", "tmpfs"}, option{key: "ro"}, option{"nr_blocks", "1"}, option{"nr_inodes", "1"})
-		if err != nil {
-			return err
+	source := t.null
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		if t.empty == nil {
+			return t.maskFirst(at)
 		}
-		t.empty = m
-		return attach(m, at)
+		source = t.empty
 	}
-	m, err := t.cover(st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	m, err := cloneMount(source, "", false)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = m.Close() }()
+	// Without, a chmod inside would reach the host's /dev/null.
+	if err := setAttrs(m, unix.MOUNT_ATTR_RDONLY, false); err != nil {
+		return err
+	}
 	return attach(m, at)
 }
 
-// cover makes a detached mount of the empty directory, or of /dev/null: of the
-// very node that was found to be it (CVE-2025-31133).
-func (t *tree) cover(dir bool) (*os.File, error) {
-	if dir {
-		return cloneMount(t.empty, "", false)
-	}
-	f, err := os.OpenFile("/dev/null", unix.O_PATH|unix.O_NOFOLLOW, 0)
+// maskFirst covers a directory with a new tmpfs, which serves as the source of
+// the next ones.
+func (t *tree) maskFirst(at *os.File) (err error) {
+	t.empty, err = newMount("tmpfs", unix.MOUNT_ATTR_RDONLY|noSuidExecDev,
+		option{"source", "tmpfs"}, option{key: "ro"}, option{"nr_blocks", "1"}, option{"nr_inodes", "1"})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer func() { _ = f.Close() }()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
-		return nil, errors.New("the host's /dev/null is another device")
-	}
-	return cloneMount(f, "", false)
+	return attach(t.empty, at)
 }
 
 func (t *tree) readOnlyRoot() error {
@@ -314,13 +322,7 @@ func (t *tree) readOnlyRoot() error {
 // enter makes the tree the root directory. What was opened of the host before is
 // closed by execve, or was never opened: the descriptors are close-on-exec.
 func (t *tree) enter() error {
-	defer func() {
-		for _, f := range []*os.File{t.root, t.empty} {
-			if f != nil {
-				_ = f.Close()
-			}
-		}
-	}()
+	defer t.close()
 	if !t.files.NewNamespace {
 		if err := unix.Fchdir(int(t.root.Fd())); err != nil {
 			return err
@@ -338,6 +340,14 @@ func (t *tree) enter() error {
 	}
 	// pivot_root(2) takes a root that is not shared; now it may be.
 	return unix.Mount("", "/", "", t.files.Propagation, "")
+}
+
+func (t *tree) close() {
+	for _, f := range []*os.File{t.root, t.null, t.empty} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
 }
 
 // openInside opens an absolute path as the container sees it, with O_PATH.

@@ -21,6 +21,9 @@ func (t *tree) mount(m handshake.Mount) error {
 		return t.mountCgroup(m)
 	}
 	f, dir, err := t.newTreeMount(m)
+	if errors.Is(err, unix.ENODEV) && m.Optional {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -61,6 +64,11 @@ func (t *tree) newTreeMount(m handshake.Mount) (*os.File, bool, error) {
 		f, err := newMount(m.Type, int(m.Set), options...)
 		return f, true, err
 	}
+	if m.FD > 0 {
+		f := os.NewFile(uintptr(m.FD), m.Source)
+		dir, err := isDir(f)
+		return f, dir, err
+	}
 	flags := unix.O_PATH
 	if m.NoFollow {
 		flags |= unix.O_NOFOLLOW
@@ -70,12 +78,18 @@ func (t *tree) newTreeMount(m handshake.Mount) (*os.File, bool, error) {
 		return nil, false, fmt.Errorf("source: %w", err)
 	}
 	defer func() { _ = src.Close() }()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(src.Fd()), &st); err != nil {
+	dir, err := isDir(src)
+	if err != nil {
 		return nil, false, err
 	}
 	f, err := cloneMount(src, "", m.Recursive)
-	return f, st.Mode&unix.S_IFMT == unix.S_IFDIR, err
+	return f, dir, err
+}
+
+func isDir(f *os.File) (bool, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(int(f.Fd()), &st)
+	return st.Mode&unix.S_IFMT == unix.S_IFDIR, err
 }
 
 // modeOf gives a tmpfs without a mode the one of the directory it covers.
@@ -100,7 +114,7 @@ func (t *tree) modeOf(m handshake.Mount) []option {
 // labels are looked for (CVE-2019-19921, CVE-2023-27561).
 func (t *tree) mountPoint(m handshake.Mount, dir bool) (*os.File, error) {
 	at, err := launch.MountPoint(t.root, m.Dest, dir)
-	if err != nil || m.Type != "proc" && m.Type != "sysfs" {
+	if err != nil || m.Type != "proc" && m.Type != "sysfs" && (m.Type == "" || !m.NoFollow) {
 		return at, err
 	}
 	_ = at.Close()
@@ -128,13 +142,6 @@ func attributes(f *os.File, m handshake.Mount) error {
 		if err := set(unix.MountAttr{Attr_set: m.RecSet, Attr_clr: m.RecClear}, true); err != nil {
 			return err
 		}
-	}
-	if m.IDMapFD == 0 {
-		return nil
-	}
-	err := set(unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(m.IDMapFD)}, m.IDMapRecursive)
-	if err != nil {
-		return fmt.Errorf("map the ids of the mount: %w", err)
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func openReport() {
 		return // a kernel without CONFIG_PRINTK: the host gets no log, and says so
 	}
 	kernelLog = fd
-	step("agent")
+	step("open the kernel's log")
 }
 
 // step says that a step of the agent begins: a line in the kernel's log, and

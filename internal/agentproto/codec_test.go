@@ -26,6 +26,7 @@ func TestRoundTrip(t *testing.T) {
 		{Type: Failed, Step: "mount", Error: "no such device"},
 		{Type: Exited, Exit: &Exit{Exit: workload.Exit{Code: 255, Message: "x"}, StdoutBytes: 1 << 40}},
 		{Type: Returned, Bytes: 7},
+		{Type: Log, Text: "6,0,12,-;Linux version\n \u00e9<&>\n"},
 	}
 	host := []*Message{
 		{Type: Run, Start: &Start{Spec: workload.Spec{Argv: []string{"true"}}, Lab: &Lab{Return: []string{"/x"}}}},
@@ -128,6 +129,7 @@ func TestReadRefuses(t *testing.T) {
 		"signal 65":        {frame(`{"type":"exit","exit":{"signal":65}}`), "out of range"},
 		"negative bytes":   {frame(`{"type":"exit","exit":{"stdout_bytes":-1}}`), "decode"},
 		"started, no pid":  {frame(`{"type":"started"}`), "missing"},
+		"log, no text":     {frame(`{"type":"log"}`), "missing"},
 		"failed, no step":  {frame(`{"type":"failed","error":"x"}`), "missing"},
 	} {
 		t.Run(name, func(t *testing.T) {

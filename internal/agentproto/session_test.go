@@ -285,6 +285,33 @@ func TestSessionEnds(t *testing.T) {
 	}
 }
 
+// The kernel's log comes before the exit, in parts, and is bounded. A host that
+// did not ask for it does without.
+func TestSessionTakesLog(t *testing.T) {
+	part := strings.Repeat("x", MaxFromGuest/2)
+	for name, asked := range map[string]bool{"asked": true, "not asked": false} {
+		t.Run(name, func(t *testing.T) {
+			s, g := newSession(t)
+			var got int
+			if asked {
+				s.OnLog = func(text string) { got += len(text) }
+			}
+			c := run(t.Context(), s, start(false), workload.Stdio{})
+			g.boot()
+			for range 2*MaxLog/len(part) + 1 {
+				g.send(&Message{Type: Log, Text: part})
+			}
+			g.send(&Message{Type: Exited, Exit: &Exit{}})
+			if r := await(t, c); r.err != nil || r.exit != (workload.Exit{}) {
+				t.Errorf("got %+v", r)
+			}
+			if want := map[bool]int{true: MaxLog}[asked]; got != want {
+				t.Errorf("%d bytes of log, want %d", got, want)
+			}
+		})
+	}
+}
+
 func TestSessionCanceled(t *testing.T) {
 	s, g := newSession(t)
 	ctx, cancel := context.WithCancel(t.Context())

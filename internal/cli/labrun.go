@@ -46,6 +46,8 @@ type labJob struct {
 	output []string
 	// carry are further files the command names.
 	carry []string
+	// memory is what the lab machine needs beyond what one run of the image does.
+	memory int64
 	// deterministic is lab.Options.Deterministic.
 	deterministic bool
 }
@@ -97,7 +99,7 @@ func (a *app) runInLab(ctx context.Context, j labJob) error {
 		Carry:     slices.Concat([]string{g.kernel, g.initrd}, stored, carry),
 		CarryOnly: true,
 		Output:    slices.DeleteFunc(j.output, func(s string) bool { return s == "" }),
-		Memory:    max(labMemory, memory+labMemory/2),
+		Memory:    max(labMemory, memory+labMemory/2) + j.memory,
 		TTY:       j.opts.tty, Interactive: j.opts.interactive, Deterministic: j.deterministic,
 	}, new(workload.Recorder))
 }
@@ -124,7 +126,7 @@ func (j labJob) argv(exe, digest string, g guest) []string {
 	if j.fs.NArg() > 1 {
 		cmd = j.fs.Args()[1:]
 	}
-	return slices.Concat([]string{exe, j.fs.Name()}, j.extra, flags,
+	return slices.Concat([]string{exe}, strings.Fields(j.fs.Name()), j.extra, flags,
 		[]string{"--lab=never", "--kernel=" + g.kernel, "--initrd=" + g.initrd, digest}, cmd)
 }
 

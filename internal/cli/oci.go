@@ -43,6 +43,8 @@ func ociCommands() []ociSub {
 		{"exec", "CONTAINER PROGRAM [ARG...]", "Run another program in a running container", ociExec},
 		{"pause", "CONTAINER", "Stop the processes of a container", ociPause},
 		{"resume", "CONTAINER", "Let the processes of a paused container go on", ociResume},
+		{"update", "CONTAINER", "Change the limits of a container", ociUpdate},
+		{"events", "CONTAINER", "Print what a container uses, and when it ran out of memory", ociEvents},
 		{"features", "", "Print what this runtime knows as JSON", ociFeatures},
 		{"spec", "", "Write an example config.json", ociSpec},
 	}

@@ -29,6 +29,7 @@ var snapshotCommand = command{
 
 var snapshotCommands = []command{
 	{name: "create", args: "IMAGE", summary: "Boot a microVM of an image and save it, as 'run --warm' does by itself", run: runSnapshotCreate},
+	{name: "bench", args: "[IMAGE]", summary: "Run many clones of one snapshot at once, and say what memory they take", run: runSnapshotBench},
 	{name: "ls", summary: "List the snapshots", run: runSnapshotLs},
 	{name: "inspect", args: "NAME", summary: "Say what a snapshot was made of, and check its files", run: runSnapshotInspect},
 	{name: "rm", args: "NAME...", summary: "Remove snapshots", run: runSnapshotRm},

@@ -267,3 +267,13 @@ func TestSetFilterRefuses(t *testing.T) {
 		}
 	}
 }
+
+// A program that was built with cgo is told what is wrong with it.
+func TestCgo(t *testing.T) {
+	if err := onThreads(syscall.ENOTSUP); !errors.Is(err, ErrCgo) {
+		t.Errorf("%v, want %v", err, ErrCgo)
+	}
+	if err := onThreads(syscall.EPERM); !errors.Is(err, syscall.EPERM) {
+		t.Errorf("%v, want %v", err, syscall.EPERM)
+	}
+}

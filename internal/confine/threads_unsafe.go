@@ -13,15 +13,27 @@ import (
 // errThreads says that threads differ in what they have already given up.
 var errThreads = errors.New("the threads of this process have different filters")
 
+// ErrCgo says that Go does not know all threads of this process, because the
+// program was built with cgo, so that it cannot confine them.
+var ErrCgo = errors.New("this program was built with cgo, and its threads cannot be confined")
+
+// onThreads is the error of a call on every thread (syscall.AllThreadsSyscall).
+func onThreads(errno syscall.Errno) error {
+	switch errno {
+	case 0:
+		return nil
+	case syscall.ENOTSUP:
+		return ErrCgo
+	}
+	return errno
+}
+
 // allThreads makes a call whose arguments are numbers on every thread.
 func allThreads(nr uintptr, args ...uintptr) error {
 	var a [6]uintptr
 	copy(a[:], args)
 	_, _, errno := syscall.AllThreadsSyscall6(nr, a[0], a[1], a[2], a[3], a[4], a[5])
-	if errno != 0 {
-		return errno
-	}
-	return nil
+	return onThreads(errno)
 }
 
 // SetCapabilities leaves every thread the capabilities in set (bits by number) as
@@ -40,8 +52,8 @@ func SetCapabilities(set uint64) error {
 		uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0)
 	runtime.KeepAlive(&hdr)
 	runtime.KeepAlive(&data)
-	if errno != 0 {
-		return fmt.Errorf("capset: %w", errno)
+	if err := onThreads(errno); err != nil {
+		return fmt.Errorf("capset: %w", err)
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ func TestInLab(t *testing.T) {
 	flags := []string{"-test.v", "-duplex=" + bin, "-image=" + digest, "-debian=" + imported(t, d.ref), "-listing=" + listing}
 	groups := []string{
 		"TestExitStatuses|TestFlags|TestRootIs|TestVolumes|TestBadInputs|TestDoctor|TestGuestEnds|TestTerminal",
-		"TestStreams|TestAGigabyte|TestDebian|TestSignals",
+		"TestStreams|TestAGigabyte|TestDebian|TestSignals|TestSnapshot",
 		"TestCompare|TestKilledRuns|TestEndedRuns",
 	}
 	if *inlabFlag != "" {

@@ -15,14 +15,14 @@ const module = "github.com/duplex-run/duplex/"
 var layers = [][]string{
 	{"cmd", "internal/e2e", "internal/vmmbench"},
 	{"internal/cli"},
-	{"bootreport"},
+	{"bootreport", "internal/clones"},
 	{"compare"},
 	{"lab", "oci"},
 	{"microvm", "container"},
 	{"initramfs", "network"},
 	{"kernel", "image", "vmm"},
 	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console", "internal/jail"},
-	{"internal/seccomp", "internal/confine", "internal/lazyregexp", "internal/workload", "internal/testutil"},
+	{"internal/seccomp", "internal/confine", "internal/lazyregexp", "internal/workload", "internal/testutil", "internal/lean"},
 }
 
 // alone may import nothing of the module but its own children.

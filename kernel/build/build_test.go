@@ -123,7 +123,7 @@ func TestBuiltKernelIsInstalledOnce(t *testing.T) {
 	if !slices.ContainsFunc(steps, func(s string) bool { return strings.HasPrefix(s, "compile, 1 of about") }) {
 		t.Errorf("steps %q", steps)
 	}
-	if text, err := os.ReadFile(filepath.Join(filepath.Dir(k.Image), "bzImage")); err != nil || string(text) != "duplex "+stamp+" \n" {
+	if text, err := os.ReadFile(filepath.Join(filepath.Dir(k.Image), "bzImage")); err != nil || string(text) != "duplex "+stamp+" none none \n" {
 		t.Errorf("the bzImage is %q, %v", text, err)
 	}
 	found, err := kernel.Find("minimal")

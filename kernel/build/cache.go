@@ -1,6 +1,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,24 +21,30 @@ const otherCache = "DUPLEX_CACHE names another place for the cache"
 // downloaded: what root left in a user's cache, that user could neither use nor
 // remove.
 func checkCache() error {
-	const op = "open the cache of kernels"
-	for _, name := range []string{"kernels", "kernel-build"} {
-		path, err := hostdir.Cache(name, "any")
-		if err == nil {
-			err = hostdir.Owned(filepath.Dir(path))
+	err := cmp.Or(checkDir("kernels"), checkDir("kernel-build"), checkDir("sources"))
+	if err != nil {
+		return &workload.Error{Op: "open the cache of kernels", Err: err, Remedy: otherCache}
+	}
+	return nil
+}
+
+// checkDir checks the directory name of the cache, and the cache's own.
+func checkDir(name string) error {
+	path, err := hostdir.Cache(name, "any")
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	if strings.ContainsAny(dir, " \t\n:") {
+		return fmt.Errorf("%s: Linux is not built in a directory with a space or colon in its name", dir)
+	}
+	for _, d := range []string{filepath.Dir(dir), dir} {
+		if err := hostdir.Owned(d); err != nil {
+			return err
 		}
-		if err == nil && strings.ContainsAny(path, " \t\n:") {
-			err = fmt.Errorf("%s: Linux is not built in a directory with a space or colon in its name", filepath.Dir(path))
-		}
-		if err == nil {
-			err = unix.Access(filepath.Dir(path), unix.W_OK|unix.X_OK)
-			if err != nil {
-				err = fmt.Errorf("write to %s: %w", filepath.Dir(path), err)
-			}
-		}
-		if err != nil {
-			return &workload.Error{Op: op, Err: err, Remedy: otherCache}
-		}
+	}
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("write to %s: %w", dir, err)
 	}
 	return nil
 }

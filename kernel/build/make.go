@@ -39,16 +39,22 @@ func (m *maker) environ() []string {
 
 // make makes targets; each line of its output goes to the log, and to seen.
 func (m *maker) make(ctx context.Context, seen func(line string), args ...string) error {
+	return m.run(ctx, &lines{seen: seen}, "make", append(m.args(), args...)...)
+}
+
+// args are what each make is given. Kconfig notes in the configuration, which the
+// kernel may carry, the versions of a Rust compiler and of pahole where they are
+// installed; nothing is made with them, so it is not to find any.
+func (m *maker) args() []string {
 	prefix := "-ffile-prefix-map=" + m.tree + "/="
-	args = append([]string{"--no-print-directory", "-C", m.tree, "O=" + m.out, "ARCH=x86_64", "LOCALVERSION=",
-		"KCFLAGS=" + prefix, "KAFLAGS=" + prefix}, args...)
-	return m.run(ctx, &lines{seen: seen}, "make", args...)
+	return []string{"--no-print-directory", "-C", m.tree, "O=" + m.out, "ARCH=x86_64", "LOCALVERSION=",
+		"KCFLAGS=" + prefix, "KAFLAGS=" + prefix, "RUSTC=none", "PAHOLE=none"}
 }
 
 // ask makes targets and returns what they print.
 func (m *maker) ask(ctx context.Context, target string) (string, error) {
 	var out bytes.Buffer
-	err := m.run(ctx, &out, "make", "-s", "--no-print-directory", "-C", m.tree, "O="+m.out, "ARCH=x86_64", "LOCALVERSION=", target)
+	err := m.run(ctx, &out, "make", append(m.args(), "-s", target)...)
 	return strings.TrimSpace(lastLines(out.String(), 1)), err
 }
 

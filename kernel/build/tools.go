@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -66,7 +67,8 @@ func hasHeader(ctx context.Context, header string) bool {
 	return cmd.Run() == nil
 }
 
-// toolchain identifies the programs that make the kernel's bytes.
+// toolchain identifies the programs that make the kernel's bytes. That gcc can have
+// plugins changes a line of the configuration.
 func toolchain(ctx context.Context) (string, error) {
 	var lines []string
 	for _, program := range []string{"gcc", "ld"} {
@@ -79,6 +81,13 @@ func toolchain(ctx context.Context) (string, error) {
 			return "", errors.New(program + " does not say its version")
 		}
 		lines = append(lines, string(first))
+	}
+	out, err := exec.CommandContext(ctx, "gcc", "-print-file-name=plugin").Output()
+	if err != nil {
+		return "", fmt.Errorf("gcc -print-file-name=plugin: %w", err)
+	}
+	if exists(filepath.Join(strings.TrimSpace(string(out)), "include", "plugin-version.h")) {
+		lines = append(lines, "plugins")
 	}
 	return strings.Join(lines, "\n"), nil
 }

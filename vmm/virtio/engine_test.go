@@ -37,6 +37,7 @@ var _ virtio.Device = (*device)(nil)
 func interrupted(d *v.Driver) bool {
 	select {
 	case <-d.Interrupts():
+		d.Acknowledge()
 		return true
 	default:
 		return false

@@ -111,7 +111,7 @@ func idleMemory(ctx context.Context, duplex, kernel string) (*vmmbench.Memory, e
 	if _, err := out.Read(b[:]); err != nil {
 		return nil, fmt.Errorf("wait for the guest: %w", err)
 	}
-	time.Sleep(time.Second) // idle, as most machines are most of the time
+	time.Sleep(3 * time.Second) // idle, as most machines are most of the time, and past its start
 	return machineMemory([]int{cmd.Process.Pid}, guestMemory)
 }
 

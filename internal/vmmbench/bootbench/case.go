@@ -28,6 +28,9 @@ const (
 	// Image runs a command of the builtin image: a kernel, the modules it needs,
 	// the image mounted with a writable layer over it, and the command.
 	Image = "image"
+	// Warm is Image in a machine that is restored from a snapshot; the warm-up run
+	// makes it.
+	Warm = "warm"
 )
 
 // Ready is the byte that says on the serial port that user space runs (in the
@@ -36,7 +39,7 @@ const Ready = 0x06
 
 // Case is one kind of boot.
 type Case struct {
-	What    string // Bare or Image
+	What    string // Bare, Image or Warm
 	Monitor Monitor
 	Kernel  Kernel // "" for Container
 }
@@ -51,6 +54,8 @@ var Cases = []Case{
 	{Image, Duplex, Minimal},
 	{Image, QEMU, Distribution},
 	{Image, QEMU, Minimal},
+	{Warm, Duplex, Distribution},
+	{Warm, Duplex, Minimal},
 	{Image, Container, ""},
 }
 
@@ -88,4 +93,6 @@ var Targets = []Target{
 	{"the image, minimal kernel in both", Case{Image, Duplex, Minimal}, Case{Image, QEMU, Minimal}, 0.5, 0.3},
 	{"the image, distribution kernel in both", Case{Image, Duplex, Distribution}, Case{Image, QEMU, Distribution}, 0, 0},
 	{"the image, minimal kernel in duplex, against our container", Case{Image, Duplex, Minimal}, Case{Image, Container, ""}, 0, 0},
+	{"the image restored, minimal kernel, against our container", Case{Warm, Duplex, Minimal}, Case{Image, Container, ""}, 1.5, 1},
+	{"the image restored, distribution kernel, against our container", Case{Warm, Duplex, Distribution}, Case{Image, Container, ""}, 1.5, 1},
 }

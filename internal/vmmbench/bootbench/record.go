@@ -24,7 +24,7 @@ type Record struct {
 const (
 	// Userspace is the first byte that user space writes (Bare).
 	Userspace = "userspace"
-	// Workload is just before the command of the image is executed (Image).
+	// Workload is just before the command of the image is executed (Image, Warm).
 	Workload = "workload"
 	// FirstByte is the first byte that the command writes (Image).
 	FirstByte = "first_byte"

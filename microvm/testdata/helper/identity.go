@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"net"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +20,9 @@ type identity struct {
 	MACs                        []string // without loopback
 	TimeNs                      int64    // CLOCK_REALTIME
 	MonotonicNs                 int64
+	// Generations is how often the machine was told that its generation id changed:
+	// interrupts of the generic event device's second line.
+	Generations int
 }
 
 func whoAmI() identity {
@@ -31,6 +37,9 @@ func whoAmI() identity {
 	var ts unix.Timespec
 	check(0, unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts))
 	id.MonotonicNs = ts.Nano()
+	interrupts, err := os.ReadFile("/proc/interrupts")
+	check(0, err)
+	id.Generations = count(string(interrupts), "3-edge")
 	interfaces, err := net.Interfaces()
 	check(0, err)
 	for _, i := range interfaces {
@@ -45,4 +54,22 @@ func line(path string) string {
 	text, err := os.ReadFile(path)
 	check(0, err)
 	return string(bytes.TrimSpace(text))
+}
+
+// count adds up an interrupt's line in /proc/interrupts: "25: N... IO-APIC 3-edge NAME".
+func count(interrupts, line string) (n int) {
+	for l := range strings.Lines(interrupts) {
+		fields := strings.Fields(l)
+		if !slices.Contains(fields, line) {
+			continue
+		}
+		for _, f := range fields[1:] {
+			perCPU, err := strconv.Atoi(f)
+			if err != nil {
+				break
+			}
+			n += perCPU
+		}
+	}
+	return n
 }

@@ -42,6 +42,8 @@ func main() {
 		check(io.Copy(io.Discard, os.Stdin))
 	case "trap":
 		trap()
+	case "network":
+		network(os.Args[2])
 	case "size":
 		size()
 	case "sysrq":

@@ -16,6 +16,7 @@ func sleep(t *testing.T, d *v.Driver) {
 	t.Helper()
 	select {
 	case <-d.Interrupts():
+		d.Acknowledge()
 	case <-time.After(10 * time.Second):
 		t.Fatal("a notification was lost")
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/duplex-run/duplex/vmm/memory"
 	"github.com/duplex-run/duplex/vmm/virtio"
@@ -26,6 +27,7 @@ type Transport struct {
 
 	// Set by the device, whatever the vCPU is doing: no lock.
 	pending    atomic.Uint32 // InterruptStatus
+	edge       atomic.Int64  // when interrupt was last called, in ns since started
 	broken     atomic.Bool   // DEVICE_NEEDS_RESET
 	generation atomic.Uint32
 	cause      atomic.Pointer[error]
@@ -97,8 +99,23 @@ func (t *Transport) Broken(err error) {
 	}
 }
 
+// edgeGrace is how long an edge may take until the driver acknowledges it.
+const edgeGrace = time.Millisecond
+
+// started is where edges are timed from.
+var started = time.Now()
+
+// raise sets a bit of InterruptStatus and makes an edge. There is none while the
+// driver has not acknowledged the bit of an earlier one, as with a line that is
+// triggered by level: it looks at its queues after that (§4.2.3.3). An edge may
+// get lost where the line is masked, so one that is older than edgeGrace is made
+// again.
 func (t *Transport) raise(bit uint32) {
-	t.pending.Or(bit)
+	now := time.Since(started).Nanoseconds()
+	if t.pending.Or(bit)&bit != 0 && now-t.edge.Load() < edgeGrace.Nanoseconds() {
+		return
+	}
+	t.edge.Store(now)
 	t.interrupt()
 }
 

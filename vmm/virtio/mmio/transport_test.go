@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/duplex-run/duplex/vmm/bus"
 	"github.com/duplex-run/duplex/vmm/memory"
@@ -182,6 +183,7 @@ func TestInterrupts(t *testing.T) {
 	if got := d.Reg(v.RegInterruptStatus); got != 2 {
 		t.Errorf("status after the acknowledgement is %d", got)
 	}
+	d.Acknowledge()
 	tap.Act.Transport.Broken(errors.New("enough"))
 	if broken, _ := d.Broken(); !broken || !raised() {
 		t.Error("DEVICE_NEEDS_RESET came without a notification")
@@ -199,6 +201,30 @@ func TestInterrupts(t *testing.T) {
 	tap.Act.Transport.Broken(errors.New("after the reset"))
 	if n := d.Transport.Faults(); n != 2 {
 		t.Errorf("%d faults counted, want 2", n)
+	}
+}
+
+// A driver that has not acknowledged an interrupt gets no other, unless the edge
+// may have been lost.
+func TestOneEdgeUntilAcknowledged(t *testing.T) {
+	tap := &v.Tap{}
+	edges := 0
+	d := v.Start(t, tap)
+	regs := mmio.New(tap, d.Mem, func() { edges++ })
+	began := time.Now()
+	for edges < 2 { // the second edge makes up for the first
+		regs.Interrupt()
+		if edges == 2 && time.Since(began) < time.Millisecond {
+			t.Errorf("two edges within %v", time.Since(began))
+		}
+	}
+	acknowledge := []byte{1, 0, 0, 0}
+	regs.Write(v.RegInterruptACK, acknowledge)
+	if regs.Interrupt(); edges != 3 {
+		t.Error("no edge after the acknowledgement")
+	}
+	if regs.ConfigChanged(); edges != 4 {
+		t.Error("no edge for another reason")
 	}
 }
 

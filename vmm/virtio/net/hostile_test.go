@@ -100,6 +100,7 @@ func waitBroken(t *testing.T, d *v.Driver) {
 		}
 		select {
 		case <-d.Interrupts():
+			d.Acknowledge()
 		case <-limit:
 			t.Fatal("the device goes on")
 		}
@@ -305,6 +306,7 @@ func TestNetworkGone(t *testing.T) {
 	for status := []byte{1}; status[0]&1 != 0; dev.ReadConfig(6, status) {
 		select {
 		case <-d.Interrupts():
+			d.Acknowledge()
 		case <-limit:
 			t.Fatal("the link is up")
 		}

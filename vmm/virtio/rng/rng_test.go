@@ -59,7 +59,7 @@ func TestGigabytes(t *testing.T) {
 	if err != nil || used != rng.MaxRequest {
 		t.Errorf("wrote %d bytes, want %d: %v", used, rng.MaxRequest, err)
 	}
-	if n, err := mem.Resident(); err != nil || n > 1<<20 {
+	if n, err := mem.Resident(); err != nil || n > 4<<20 { // a huge page, at most two
 		t.Errorf("%d bytes of guest memory were touched, %v", n, err)
 	}
 }

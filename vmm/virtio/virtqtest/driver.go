@@ -84,12 +84,7 @@ func attach(tb testing.TB, dev virtio.Device, low memory.GPA) *Driver {
 		tb.Fatal(err)
 	}
 	d := &Driver{Mem: mem, low: low, tb: tb, irq: make(chan struct{}, 1)}
-	d.Transport = mmio.New(dev, mem, func() {
-		select {
-		case d.irq <- struct{}{}:
-		default: // one is pending: an edge that nobody saw yet
-		}
-	})
+	d.Transport = mmio.New(dev, mem, d.interrupt)
 	tb.Cleanup(func() {
 		if err := dev.Close(); err != nil {
 			tb.Errorf("close device: %v", err)
@@ -184,8 +179,12 @@ func (d *Driver) Broken() (bool, error) {
 }
 
 // Interrupts receives when the device raised its interrupt since the last
-// receive. It also acts as the edge of Wait.
+// receive. It also acts as the edge of Wait. Whoever receives has to Acknowledge
+// before it looks at the device.
 func (d *Driver) Interrupts() <-chan struct{} { return d.irq }
+
+// Acknowledge is the start of an interrupt handler (§4.2.3.3).
+func (d *Driver) Acknowledge() { d.SetReg(RegInterruptACK, d.Reg(RegInterruptStatus)) }
 
 // Alloc hands out n bytes of low guest memory, aligned to 16.
 func (d *Driver) Alloc(n uint64) memory.GPA {

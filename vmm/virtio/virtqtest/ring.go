@@ -200,6 +200,7 @@ func (r *Ring) Wait() (head uint16, written uint32) {
 		}
 		select {
 		case <-r.d.irq:
+			r.d.Acknowledge()
 		case <-limit.C:
 			r.d.tb.Fatalf("the device used nothing: status %#x, %v", r.d.Reg(RegStatus), r.d.Transport.Err())
 		}

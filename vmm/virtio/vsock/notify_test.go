@@ -81,6 +81,7 @@ func (g *sparing) sleep() {
 	}
 	select {
 	case <-g.d.Interrupts():
+		g.d.Acknowledge()
 	case <-time.After(10 * time.Second):
 		g.t.Fatalf("a notification was lost: %d packets in flight", len(g.flight))
 	}

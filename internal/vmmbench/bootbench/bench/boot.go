@@ -94,7 +94,7 @@ func (d *driver) runImage(ctx context.Context, c bootbench.Case) (map[string]int
 	args := []string{"run", "--report-fd=3", "--lab=never", "--isolation=container", d.image}
 	if f := d.files(c.Kernel); c.Monitor == bootbench.Duplex {
 		args = []string{"run", "--report-fd=3", "--lab=never", "--isolation=vm", fmt.Sprintf("--memory=%dm", guestMemory>>20),
-			"--kernel=" + *f[0], "--initrd=" + *f[1], d.image}
+			"--kernel=" + *f[0], "--initrd=" + *f[1], fmt.Sprintf("--warm=%v", c.What == bootbench.Warm), d.image}
 	}
 	cmd := exec.CommandContext(ctx, d.duplex, append(args, command...)...)
 	out, err := cmd.StdoutPipe()

@@ -123,7 +123,7 @@ func (d *driver) boot(c bootbench.Case) (map[string]int64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), bootTimeout)
 	defer cancel()
 	defer time.Sleep(settle)
-	if c.What == bootbench.Image && c.Monitor != bootbench.QEMU {
+	if c.What != bootbench.Bare && c.Monitor != bootbench.QEMU {
 		return d.runImage(ctx, c)
 	}
 	return d.bootSerial(ctx, d.command(ctx, c), c)

@@ -1,0 +1,83 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A snapshot is made, listed, used by different commands, refused when its files
+// are not what they were, and removed.
+func TestSnapshot(t *testing.T) {
+	if !inLab() {
+		t.Skip("needs a KVM that boots a stock kernel: TestInLab runs it there")
+	}
+	size := "--memory=128m"
+	r := duplex(t, nil, "snapshot", "create", size, image)
+	name := strings.TrimSpace(r.stdout)
+	if r.status != 0 || name == "" {
+		t.Fatalf("create: status %d, %q, %q", r.status, r.stdout, r.stderr)
+	}
+	var list []struct{ Name, Error string }
+	r = duplex(t, nil, "snapshot", "ls", "--json")
+	if err := json.Unmarshal([]byte(r.stdout), &list); err != nil || len(list) != 1 || list[0].Name != name || list[0].Error != "" {
+		t.Errorf("ls: %v, %q, %q", err, r.stdout, r.stderr)
+	}
+	if r = duplex(t, nil, "snapshot", "inspect", name); !strings.Contains(r.stdout, "Memory:       128MiB") {
+		t.Errorf("inspect: status %d, %q, %q", r.status, r.stdout, r.stderr)
+	}
+	warm := []string{"run", "--vm", "--warm", "--lab=never", size}
+	for _, c := range []struct {
+		args   []string
+		status int
+		stdout string
+	}{
+		{[]string{image, "/helper", "exit", "42"}, 42, ""},
+		{[]string{"-e", "A=b c", "--workdir=/tmp", "--hostname=other", image, "/helper", "about"}, 0, `"A=b c"`},
+		{[]string{image, "/missing"}, 127, ""},
+	} {
+		r := duplex(t, nil, concat(warm, c.args)...)
+		if r.status != c.status || !strings.Contains(r.stdout, c.stdout) {
+			t.Errorf("%v: status %d, %q, %q; want %d, %q", c.args, r.status, r.stdout, r.stderr, c.status, c.stdout)
+		}
+	}
+	path := filepath.Join(os.Getenv("DUPLEX_CACHE"), "snapshots", name, "memory")
+	info, err := os.Stat(path)
+	if err != nil || info.Size() != 128<<20 {
+		t.Fatalf("%v, %v", info, err)
+	}
+	if err := os.Truncate(path, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	r = duplex(t, nil, concat(warm, []string{image, "/helper", "exit", "0"})...)
+	if r.status != 125 || !strings.Contains(r.stderr, "damaged") || !strings.Contains(r.stderr, "duplex snapshot rm "+name) {
+		t.Errorf("a memory that was cut: status %d, %q", r.status, r.stderr)
+	}
+	if r = duplex(t, nil, "snapshot", "rm", name); r.status != 0 {
+		t.Errorf("rm: status %d, %q", r.status, r.stderr)
+	}
+	if r = duplex(t, nil, "snapshot", "ls", "-q"); r.status != 0 || r.stdout != "" {
+		t.Errorf("ls: status %d, %q", r.status, r.stdout)
+	}
+}
+
+// What --warm cannot do is said before anything is made.
+func TestWarmRefuses(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"run", "--container", "--warm", image}, "--warm is for microVMs"},
+		{[]string{"run", "--warm", "-v", "/tmp:/x", image}, "--warm and --volume"},
+		{[]string{"run", "--warm", "--network=user", image}, "--warm and --network"},
+		{[]string{"snapshot", "rm", "nothing"}, "no such file"},
+		{[]string{"snapshot", "inspect", "nothing"}, "duplex snapshot ls"},
+		{[]string{"snapshot", "create"}, "one image"},
+	} {
+		if r := duplex(t, nil, c.args...); r.status != 125 || !strings.Contains(r.stderr, c.want) {
+			t.Errorf("%v: status %d, %q; want 125, %q", c.args, r.status, r.stderr, c.want)
+		}
+	}
+}
