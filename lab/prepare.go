@@ -22,7 +22,7 @@ import (
 // without them:
 //   - cryptomgr.notests=1: the self-tests of every cipher, 1.75 s;
 //   - initcall_blacklist=ftrace_check_for_weak_functions: the function tracer's search
-//     for overridden functions, 0.1 s;
+//     for overridden functions, some 0.14 s (docs/boot-time.md);
 //   - rcupdate.rcu_expedited=1: no waiting for grace periods, 0.05 s;
 //   - mitigations=off: no retpolines and flushes, for what a guest could learn of
 //     an emulated CPU's caches;
