@@ -155,8 +155,7 @@ func newPair(a, b int, d stats.Difference) Pair {
 
 // comparable says whether the quantity means the same in both columns.
 func (q quantity) comparable(a, b Column) bool {
-	costs := q.kind == kindMemory || q.kind == kindExits
-	return q.alike || a == b || costs && a.isolation() == b.isolation()
+	return q.alike || a == b || q.kind == kindExits && a.isolation() == b.isolation()
 }
 
 func summariseSide(values []float64, orders []int) *Side {

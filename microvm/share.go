@@ -37,21 +37,30 @@ func shareVolumes(volumes []workload.Volume) ([]Share, []agentproto.Share, error
 	return shares, told, nil
 }
 
+// maxKnown bounds the files that a machine's guest may know of all its shares at
+// one moment: each is an open descriptor, and 130 bytes of the monitor's heap.
+const maxKnown = 2 * fs.DefaultMaxInodes
+
 // raiseFiles lets this process and its monitor open as many files as a guest may
 // know of shares, where that is the caller's to decide (CAP_SYS_RESOURCE).
 func raiseFiles() {
-	const want = 2 * fs.DefaultMaxInodes
+	const want = 2 * maxKnown
 	var lim unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil && lim.Max < want {
 		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: want, Max: want}) // else maxInodes says how many
 	}
 }
 
-// maxInodes is each device's part of half the descriptors of this process.
+// maxInodes is how many files the guest may know of each of a machine's shares.
 func maxInodes(devices int) int {
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 		lim.Cur = 1024
 	}
-	return int(min(lim.Cur/2/uint64(devices), fs.DefaultMaxInodes))
+	return inodesOf(lim.Cur, devices)
+}
+
+// inodesOf is each device's part of half the descriptors that there are.
+func inodesOf(descriptors uint64, devices int) int {
+	return int(min(min(descriptors/2, maxKnown)/uint64(devices), fs.DefaultMaxInodes))
 }

@@ -1,6 +1,7 @@
 package microvm
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,6 +47,25 @@ func TestVolumesRefused(t *testing.T) {
 	} {
 		if s, _, err := shareVolumes(tt.volumes); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v, %v; want %q", s, err, tt.want)
+		}
+	}
+}
+
+func TestInodesOf(t *testing.T) {
+	for _, c := range []struct {
+		descriptors uint64
+		devices     int
+		want        int
+	}{
+		{1024, 1, 512},
+		{1024, 2, 256},
+		{1 << 20, 1, 1 << 18},
+		{1 << 20, 8, 1 << 16},
+		{math.MaxUint64, 2, 1 << 18},
+		{math.MaxUint64, 8, 1 << 16},
+	} {
+		if got := inodesOf(c.descriptors, c.devices); got != c.want {
+			t.Errorf("%d descriptors, %d devices: %d inodes each, want %d", c.descriptors, c.devices, got, c.want)
 		}
 	}
 }

@@ -166,6 +166,9 @@ func (f *bootReportFlags) forRun(fs *pflag.FlagSet) []string {
 // inLab makes the same report in the lab and reads the document it prints.
 func (f *bootReportFlags) inLab(ctx context.Context, a *app, fs *pflag.FlagSet, args []string, why string) (*bootreport.Document, error) {
 	var out bytes.Buffer
+	p := a.progress()
+	p.update("three boots in the lab", -1)
+	defer p.done()
 	stdout := a.out
 	a.out = &out
 	err := a.runInLab(ctx, labJob{

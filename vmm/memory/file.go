@@ -23,7 +23,63 @@ func Map(f *os.File, size uint64) (*Memory, error) {
 	if info.Size() < 0 || uint64(info.Size()) != size {
 		return nil, fmt.Errorf("map guest memory: %s has %d bytes, not %d", f.Name(), info.Size(), size)
 	}
-	return mapRegions(size, int(f.Fd()), unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	m, err := New(size)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.lay(int(f.Fd())); err != nil {
+		return nil, errors.Join(fmt.Errorf("map guest memory: %w", err), m.Close())
+	}
+	return m, nil
+}
+
+// lay maps the file over those stretches of new memory for which it has data, in
+// steps of hugeSize. The rest stays as New has it: a page of a hole that is written
+// to would otherwise be made twice, once in the page cache.
+func (m *Memory) lay(fd int) error {
+	var base int64 // of the region in the file
+	for _, r := range m.regions {
+		size := int64(len(r.Bytes))
+		for off := int64(0); off < size; {
+			start, end, err := dataIn(fd, base+off, base+size)
+			if err != nil || start == end {
+				if err != nil {
+					return err
+				}
+				break
+			}
+			if err := mapOver(r.Bytes[start-base:end-base], fd, start); err != nil {
+				return err
+			}
+			off = end - base
+		}
+		base += size
+	}
+	return nil
+}
+
+// dataIn finds the first stretch of a file in [from, to) that has data, rounded
+// outwards to hugeSize but not beyond the range; start is end without any. from is
+// a multiple of hugeSize.
+func dataIn(fd int, from, to int64) (start, end int64, err error) {
+	for at := from; at < to; at = end {
+		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) || err == nil && data >= to {
+			return start, end, nil // nothing more
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+		data &^= hugeSize - 1
+		if end > start && data > end {
+			return start, end, nil // a hole between
+		}
+		if end == start {
+			start = max(data, from)
+		}
+		end = min(data+hugeSize, to)
+	}
+	return start, end, nil
 }
 
 // chunk is what WriteTo looks at and writes at once, in bytes.
@@ -68,33 +124,4 @@ func nonZero(b []byte) span {
 		end += pageSize
 	}
 	return span{start, min(end, len(b))}
-}
-
-// mapRegions maps size bytes of low and high memory from consecutive places of a
-// file, or from nowhere when fd is -1.
-func mapRegions(size uint64, fd, flags int) (*Memory, error) {
-	if size == 0 || size%pageSize != 0 || size > MaxSize {
-		return nil, fmt.Errorf("map guest memory: %d bytes is not a multiple of %d between %d and %d",
-			size, pageSize, pageSize, MaxSize)
-	}
-	m := &Memory{mapped: true}
-	low := min(size, uint64(HoleStart))
-	off := int64(0)
-	for _, r := range []struct {
-		start GPA
-		size  uint64
-	}{{0, low}, {HoleEnd, size - low}} {
-		if r.size == 0 {
-			continue
-		}
-		b, err := mapBytes(fd, off, r.size, flags)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("map guest memory: %d bytes: %w", r.size, err), m.Close())
-		}
-		m.regions = append(m.regions, Region{r.start, b})
-		if fd >= 0 {
-			off += int64(r.size)
-		}
-	}
-	return m, nil
 }

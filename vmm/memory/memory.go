@@ -59,14 +59,28 @@ type Memory struct {
 // [0, HoleStart), and what does not fit there from HoleEnd on. Pages are made
 // when they are first touched: 2 MiB at once, where the host has huge pages.
 func New(size uint64) (*Memory, error) {
-	m, err := mapRegions(size, -1, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
-	if err == nil {
-		for _, r := range m.regions {
-			// Not every kernel has huge pages, and whoever runs it may not want them.
-			_ = unix.Madvise(r.Bytes, unix.MADV_HUGEPAGE)
-		}
+	if size == 0 || size%pageSize != 0 || size > MaxSize {
+		return nil, fmt.Errorf("map guest memory: %d bytes is not a multiple of %d between %d and %d",
+			size, pageSize, pageSize, MaxSize)
 	}
-	return m, err
+	m := &Memory{mapped: true}
+	low := min(size, uint64(HoleStart))
+	for _, r := range []struct {
+		start GPA
+		size  uint64
+	}{{0, low}, {HoleEnd, size - low}} {
+		if r.size == 0 {
+			continue
+		}
+		b, err := mapBytes(-1, 0, r.size, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("map guest memory: %d bytes: %w", r.size, err), m.Close())
+		}
+		// Not every kernel has huge pages, and whoever runs it may not want them.
+		_ = unix.Madvise(b, unix.MADV_HUGEPAGE)
+		m.regions = append(m.regions, Region{r.start, b})
+	}
+	return m, nil
 }
 
 // FromRegions makes a Memory of regions that the caller owns: in ascending

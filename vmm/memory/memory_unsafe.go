@@ -93,6 +93,15 @@ func mapBytes(fd int, off int64, n uint64, flags int) ([]byte, error) {
 	return unsafe.Slice((*byte)(start), n), err
 }
 
+// mapOver maps a file from off on over b, a part of what mapBytes returned, privately.
+func mapOver(b []byte, fd int, off int64) error {
+	// SAFETY: b is mapped memory that this package owns and nobody uses yet: its pages
+	// are replaced in place, so every slice of it stays valid.
+	_, err := unix.MmapPtr(fd, off, unsafe.Pointer(unsafe.SliceData(b)), uintptr(len(b)), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_NORESERVE|unix.MAP_FIXED)
+	return err
+}
+
 // unmap takes back what mapBytes returned.
 func unmap(b []byte) error {
 	// SAFETY: b is a whole mapping, and by Close's contract nobody has a part of it.

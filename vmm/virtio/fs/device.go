@@ -20,7 +20,7 @@ const (
 	MaxIO = 1 << 20
 	// DefaultMaxInodes is the bound of inodes where Options has none and the
 	// process may open enough files.
-	DefaultMaxInodes = 1 << 16
+	DefaultMaxInodes = 1 << 18
 	// MaxHandles bounds the files and directories that the guest has open.
 	MaxHandles = 4096
 

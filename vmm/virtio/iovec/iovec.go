@@ -27,16 +27,17 @@ func (l *List) Set(bufs [][]byte, off, n int) int {
 		off = 0
 		b = b[:min(len(b), left)]
 		left -= len(b)
-		l.add(b)
+		l.vec = append(l.vec, Of(b))
 	}
 	return n - left
 }
 
-// add appends b, which must not be empty.
-func (l *List) add(b []byte) {
+// Of is the entry of a vector that stands for b, which must not be empty. It keeps
+// b alive.
+func Of(b []byte) unix.Iovec {
 	v := unix.Iovec{Base: &b[0]}
 	v.SetLen(len(b))
-	l.vec = append(l.vec, v)
+	return v
 }
 
 // Aligned says whether each piece starts at a multiple of addr bytes in host

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/vmm/virtio/iovec"
 	"github.com/duplex-run/duplex/vmm/virtio/queue"
 )
 
@@ -48,7 +49,7 @@ type receiver struct {
 	// Gathered buffers. A delivery shifts the start of both slices by what it
 	// used; they move back to the front of their arrays when the end is near.
 	chains, chainSpace []rxChain
-	parts, partSpace   []vector
+	parts, partSpace   []unix.Iovec
 	bytes              int // in all of them
 
 	// packet is the length of a packet that was read and not delivered: its
@@ -71,7 +72,7 @@ func newReceiver(s *session, q *queue.Queue) *receiver {
 	r.spill = make([]byte, maxPacket)
 	r.chainSpace = make([]rxChain, 2*queueSize)
 	r.chains = r.chainSpace[:0]
-	r.partSpace = make([]vector, 2*maxVectors)
+	r.partSpace = make([]unix.Iovec, 2*maxVectors)
 	r.parts = r.partSpace[:0]
 	r.drainFn = r.drain
 	return r
@@ -157,7 +158,7 @@ func (r *receiver) receive(fd uintptr) (empty bool, err error) {
 			continue
 		}
 		if r.packet == 0 {
-			n, errno := readv(fd, append(r.parts, vectorOf(r.spill)))
+			n, errno := iovec.Read(fd, append(r.parts, iovec.Of(r.spill)))
 			if errno == unix.EAGAIN {
 				return true, r.signal()
 			}
@@ -236,7 +237,7 @@ func (r *receiver) add() {
 		if len(b) == 0 {
 			break
 		}
-		r.parts = append(r.parts, vectorOf(b))
+		r.parts = append(r.parts, iovec.Of(b))
 		c.parts++
 		c.bytes += len(b)
 	}
@@ -283,7 +284,7 @@ func (r *receiver) deliver() error {
 // hold as much.
 func (r *receiver) put(off int, p []byte) {
 	for _, v := range r.parts {
-		b := bytesOf(v)
+		b := iovec.Bytes(v)
 		if off >= len(b) {
 			off -= len(b)
 			continue

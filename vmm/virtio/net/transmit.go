@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/vmm/virtio/iovec"
 	"github.com/duplex-run/duplex/vmm/virtio/queue"
 )
 
@@ -28,8 +29,8 @@ type transmitter struct {
 	q      *queue.Queue
 	chain  queue.Chain
 	header [HeaderLen]byte
-	vec    []vector // the header, then the frame's pieces in guest memory
-	frame  int      // bytes
+	vec    []unix.Iovec // the header, then the frame's pieces in guest memory
+	frame  int          // bytes
 	// packets is what the frame is going to be, by segmentation.
 	packets int
 	errno   unix.Errno
@@ -39,7 +40,7 @@ type transmitter struct {
 
 func newTransmitter(s *session, q *queue.Queue) *transmitter {
 	t := &transmitter{s: s, q: q, wake: make(chan time.Duration, 1)}
-	t.vec = make([]vector, 0, q.Size()+1)
+	t.vec = make([]unix.Iovec, 0, q.Size()+1)
 	t.attempt = t.write
 	t.once = func(fd uintptr) bool {
 		t.write(fd)
@@ -119,14 +120,14 @@ func (t *transmitter) prepare() (packets int, err error) {
 		return 0, nil
 	}
 	h.Put(t.header[:])
-	t.vec = append(t.vec[:0], vectorOf(t.header[:]))
+	t.vec = append(t.vec[:0], iovec.Of(t.header[:]))
 	skip := HeaderLen
 	for _, b := range c.Readable {
 		if skip >= len(b) {
 			skip -= len(b)
 			continue
 		}
-		t.vec = append(t.vec, vectorOf(b[skip:]))
+		t.vec = append(t.vec, iovec.Of(b[skip:]))
 		skip = 0
 	}
 	return packets, nil
@@ -142,7 +143,7 @@ func (t *transmitter) take() time.Duration {
 
 // write is false when the backend has no room.
 func (t *transmitter) write(fd uintptr) bool {
-	_, t.errno = writev(fd, t.vec)
+	_, t.errno = iovec.Write(fd, t.vec)
 	return t.errno != unix.EAGAIN
 }
 
