@@ -65,6 +65,9 @@ func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 		o.warn(w)
 	}
 	grantable(p.Process, o.warn)
+	if err := groupsWithoutRoot(spec, p.Process); err != nil {
+		return nil, err
+	}
 	c, err := reserve(ctx, o.Root, o.ID)
 	if err != nil {
 		return nil, err
@@ -74,6 +77,19 @@ func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 		return nil, errors.Join(err, c.undo())
 	}
 	return c, nil
+}
+
+// groupsWithoutRoot leaves the groups alone in a user namespace that a user made:
+// setgroups(2) is denied there (user_namespaces(7)).
+func groupsWithoutRoot(s *specs.Spec, p *handshake.Process) error {
+	if p == nil || os.Geteuid() == 0 || !hasNamespace(s, specs.UserNamespace) {
+		return nil
+	}
+	if len(p.Groups) > 0 {
+		return errors.New("process.user.additionalGids need root: a user namespace made without denies setgroups(2)")
+	}
+	p.NoGroups = true
+	return nil
 }
 
 func checkTerminal(s *specs.Spec, o CreateOptions) error {

@@ -52,6 +52,9 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (int, error) {
 		return 0, err
 	}
 	grantable(p.Process, create.warn)
+	if err := groupsWithoutRoot(c.Spec, p.Process); err != nil {
+		return 0, err
+	}
 	ch, err := c.startExec(o, p)
 	if err != nil {
 		return 0, err

@@ -169,7 +169,10 @@ func (t *tree) mountCgroup(m handshake.Mount) error {
 		return err
 	}
 	defer func() { _ = at.Close() }()
-	if t.files.V2 != "" || len(t.files.V1) == 0 {
+	if t.files.V2 == "" && len(t.files.V1) == 0 {
+		return nil // a user without groups of its own: the directory stays empty
+	}
+	if t.files.V2 != "" {
 		f, err := t.cgroupDir("cgroup2", t.files.V2, m.Set)
 		if err != nil {
 			return err
