@@ -29,7 +29,7 @@ const (
 
 // format changes when the layout of the archive does, so that archives in the
 // cache made by an older duplex are not used.
-const format = 2
+const format = 3
 
 // Options say what to build.
 type Options struct {
@@ -123,7 +123,11 @@ func write(w io.Writer, agent []byte, modules []kernel.Module, opts Options) err
 		return err
 	}
 	written := map[string]bool{}
-	if err := writeModules(rw, orderName, modules, written); err != nil {
+	signed, err := opts.Kernel.WantsSignatures()
+	if err != nil {
+		return err
+	}
+	if err := writeModules(rw, orderName, modules, signed, written); err != nil {
 		return err
 	}
 	for _, name := range opts.Set.Late {
@@ -134,7 +138,7 @@ func write(w io.Writer, agent []byte, modules []kernel.Module, opts Options) err
 		if !ok {
 			continue
 		}
-		if err := writeModules(rw, lateName+name, modules, written); err != nil {
+		if err := writeModules(rw, lateName+name, modules, signed, written); err != nil {
 			return err
 		}
 	}
@@ -142,7 +146,7 @@ func write(w io.Writer, agent []byte, modules []kernel.Module, opts Options) err
 }
 
 // writeModules writes the modules that are not written yet, and a list of all.
-func writeModules(rw cpio.RecordWriter, list string, modules []kernel.Module, written map[string]bool) error {
+func writeModules(rw cpio.RecordWriter, list string, modules []kernel.Module, signed bool, written map[string]bool) error {
 	var order strings.Builder
 	for _, m := range modules {
 		name := m.Name + ".ko"
@@ -155,7 +159,7 @@ func writeModules(rw cpio.RecordWriter, list string, modules []kernel.Module, wr
 		if err != nil {
 			return err
 		}
-		if err := rw.WriteRecord(record(file(path.Join(modulesDir, name), data, 0o644))); err != nil {
+		if err := rw.WriteRecord(record(file(path.Join(modulesDir, name), prepare(data, signed), 0o644))); err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,7 @@
 // reach its host and its image.
 //
 //	/init            the agent (initramfs/guest), PID 1
-//	/modules/*.ko    uncompressed modules
+//	/modules/*.ko    uncompressed modules, without what slows their loading
 //	/modules/order   file names, one a line, of those to load, in that order
 //	/modules/late-*  the same for modules that only some workloads need
 //	/dev /proc /sys  empty, for the agent to mount on

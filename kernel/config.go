@@ -82,6 +82,16 @@ const (
 	ikEnd   = "IKCFG_ED"
 )
 
+// WantsSignatures says whether the kernel loads only signed modules
+// (CONFIG_MODULE_SIG_FORCE). One whose configuration is not known does not.
+func (k *Kernel) WantsSignatures() (bool, error) {
+	if k.Config == "" {
+		return false, nil
+	}
+	c, err := readConfigFile(k.Config)
+	return c["CONFIG_MODULE_SIG_FORCE"] == "y", err
+}
+
 // embeddedConfig finds the IKCONFIG in the size bytes of the uncompressed kernel
 // r; nil when there is none.
 func embeddedConfig(r io.ReaderAt, size int64) (configuration, error) {

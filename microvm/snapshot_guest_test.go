@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,9 +49,6 @@ func TestGuestSnapshot(t *testing.T) {
 			{"signal", func(s *workload.Spec) { s.Argv = []string{"/helper", "kill", "9"} }, "", 137},
 			{"missing", func(s *workload.Spec) { s.Argv = []string{"nothing"} }, "", 127},
 			{"input", func(s *workload.Spec) { s.Argv, s.Interactive = []string{"/helper", "cat"}, true }, "to stdin", 0},
-			{"timeout", func(s *workload.Spec) {
-				s.Argv, s.Timeout = []string{"/helper", "sleep"}, 2*time.Second
-			}, "sleeping\n", 124},
 		} {
 			if cpus > 1 && i > 0 {
 				break // one will do

@@ -3,7 +3,6 @@ package main
 import (
 	"archive/tar"
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -28,27 +27,6 @@ func TestParameter(t *testing.T) {
 	for key, want := range map[string]string{agentproto.TransportKey: "vsock", "a": "b=c", "x": "", "quiet": "", "none": ""} {
 		if got := parameter(line, key); got != want {
 			t.Errorf("%s: %q, want %q", key, got, want)
-		}
-	}
-}
-
-func TestUnsigned(t *testing.T) {
-	signed := func(n uint32, size int) []byte {
-		m := append([]byte("module"), make([]byte, size+8)...)
-		return append(binary.BigEndian.AppendUint32(m, n), signatureMagic...)
-	}
-	for name, tt := range map[string]struct {
-		in   []byte
-		want string
-	}{
-		"signed":          {signed(5, 5), "module"},
-		"unsigned":        {[]byte("module"), "module"},
-		"length too long": {signed(1<<31, 5), string(signed(1<<31, 5))},
-		"only the magic":  {[]byte(signatureMagic), signatureMagic},
-		"empty":           {nil, ""},
-	} {
-		if got := unsigned(tt.in); string(got) != tt.want {
-			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}
 }

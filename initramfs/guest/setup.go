@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -112,43 +110,18 @@ func loadList(dir string, order []byte) error {
 	return nil
 }
 
-// signatureMagic ends a signed module: Linux scripts/sign-file.c,
-// kernel/module/signing.c.
-const signatureMagic = "~Module signature appended~\n"
-
-// loadModule loads one module. Its signature is cut off first: checking it takes
-// the kernel three quarters of the time of loading (RSA and a hash over the
-// file), and the host has just read the same file from where it keeps the
-// kernel. The kernel notes it as a taint (E) and nothing else, unless told to
-// insist (module.sig_enforce).
+// loadModule loads one module, which the host has prepared: see package initramfs.
 func loadModule(path string) error {
-	data, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	err = unix.InitModule(unsigned(data), "")
-	if errors.Is(err, unix.EKEYREJECTED) || errors.Is(err, unix.EPERM) {
-		err = unix.InitModule(data, "")
-	}
+	defer func() { _ = f.Close() }()
+	err = unix.FinitModule(int(f.Fd()), "", 0)
 	if errors.Is(err, unix.EEXIST) { // built in, or loaded before
 		return nil
 	}
 	return err
-}
-
-// unsigned returns the module without its signature: the file ends with
-// {8 bytes of ids and lengths, be32 length of the signature}, magic.
-func unsigned(module []byte) []byte {
-	body, ok := bytes.CutSuffix(module, []byte(signatureMagic))
-	const trailer = 12
-	if !ok || len(body) < trailer {
-		return module
-	}
-	n := binary.BigEndian.Uint32(body[len(body)-4:])
-	if uint64(n)+trailer > uint64(len(body)) {
-		return module
-	}
-	return body[:len(body)-trailer-int(n)]
 }
 
 // loopbackUp brings the loopback interface up.

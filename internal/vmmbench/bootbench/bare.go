@@ -11,8 +11,12 @@ import (
 var bareCode = []byte{
 	0xb8, 1, 0, 0, 0, // mov $1, %eax: write
 	0xbf, 1, 0, 0, 0, // mov $1, %edi: standard output, which is the console
-	0x48, 0x8d, 0x35, 31, 0, 0, 0, // lea 31(%rip), %rsi: the last byte
-	0xba, 1, 0, 0, 0, // mov $1, %edx
+	0x48, 0x8d, 0x35, 63, 0, 0, 0, // lea 63(%rip), %rsi: the last two bytes
+	0xba, 2, 0, 0, 0, // mov $2, %edx
+	0x0f, 0x05, // syscall
+	0xb8, 35, 0, 0, 0, // mov $35, %eax: nanosleep, so that the host's CPU is free to hear it
+	0x48, 0x8d, 0x3d, 28, 0, 0, 0, // lea 28(%rip), %rdi: how long
+	0x31, 0xf6, // xor %esi, %esi
 	0x0f, 0x05, // syscall
 	0xb8, 169, 0, 0, 0, // mov $169, %eax: reboot
 	0xbf, 0xad, 0xde, 0xe1, 0xfe, // mov $0xfee1dead, %edi
@@ -20,11 +24,14 @@ var bareCode = []byte{
 	0xba, 0xdc, 0xfe, 0x21, 0x43, // mov $0x4321fedc, %edx: power off
 	0x0f, 0x05, // syscall
 	0xeb, 0xfe, // jmp itself
-	Ready,
+	0, 0, 0, 0, 0, 0, 0, 0, // seconds
+	0x00, 0x2d, 0x31, 0x01, 0, 0, 0, 0, // 20,000,000 nanoseconds
+	Ready, '\n',
 }
 
-// BareInit is an executable file that writes Ready to its standard output and
-// powers the machine off.
+// BareInit is an executable file that writes a line with Ready to its standard
+// output (duplex hands the serial port's output on by the line), sleeps
+// for 20 ms and powers the machine off.
 func BareInit() []byte {
 	const base, headers = 0x400000, 64 + 56
 	h := elf.Header64{

@@ -30,7 +30,7 @@ func TestBareInit(t *testing.T) {
 	}
 	lea := bytes.Index(code, []byte{0x48, 0x8d, 0x35})
 	target := lea + 7 + int(binary.LittleEndian.Uint32(code[lea+3:]))
-	if target != len(code)-1 || code[target] != Ready {
+	if target != len(code)-2 || code[target] != Ready {
 		t.Errorf("it writes what is at %d of %d", target, len(code))
 	}
 }

@@ -22,8 +22,8 @@ const (
 
 // What is booted.
 const (
-	// Bare is a kernel with an initramfs that holds one program of 49 bytes of
-	// code: it writes Ready to the console.
+	// Bare is a kernel with an initramfs that holds one program of 82 bytes of
+	// code: it writes a line with Ready to the console.
 	Bare = "bare"
 	// Image runs a command of the builtin image: a kernel, the modules it needs,
 	// the image mounted with a writable layer over it, and the command.

@@ -32,9 +32,9 @@ func TestFollow(t *testing.T) {
 		fails         string
 	}{
 		{"bare", "noise\r\n\x06", bare, 1, ""},
-		{"image", "\x06x\r\n", image, 2, ""},
+		{"image", "\x06\r\nx\r\n", image, 2, ""},
 		{"a panic", "Kernel panic - not syncing", bare, 0, "Kernel panic"},
-		{"no command", "\x06guest: no such file", image, 0, "no such file"},
+		{"no command", "\x06\r\nguest: no such file", image, 0, "no such file"},
 	} {
 		ns, err := follow(bufio.NewReader(strings.NewReader(tt.console)), tt.c, 0)
 		if len(ns) != tt.steps || (err != nil) != (tt.fails != "") || err != nil && !strings.Contains(err.Error(), tt.fails) {

@@ -75,9 +75,9 @@ func follow(out *bufio.Reader, c bootbench.Case, began int64) (map[string]int64,
 	}
 	ns := map[string]int64{c.End(): now - began}
 	if c.What == bootbench.Image {
-		if b, err := out.ReadByte(); err != nil || b != 'x' {
+		if said, err := out.ReadString('x'); err != nil || strings.TrimSpace(said) != "x" {
 			rest, _ := io.ReadAll(out)
-			return nil, fmt.Errorf("the guest's command failed (%w); its console: %q", err, string(b)+string(rest))
+			return nil, fmt.Errorf("the guest's command failed (%v); its console: %q", err, said+string(rest))
 		}
 		ns[bootbench.FirstByte] = workload.Now() - began
 	}

@@ -109,7 +109,7 @@ func (b *bench) addKernel(ctx context.Context, o *options, flavour bootbench.Ker
 
 // bareInitrd is an initramfs with one program; see bootbench.Bare.
 func bareInitrd(ctx context.Context) (string, error) {
-	path, err := hostdir.Cache("initramfs", "bootbench-bare-1.cpio")
+	path, err := hostdir.Cache("initramfs", "bootbench-bare-3.cpio")
 	if err != nil {
 		return "", err
 	}

@@ -33,7 +33,7 @@ func run() error {
 	if err := mountRoot(); err != nil {
 		return err
 	}
-	if _, err := os.Stdout.Write([]byte{bootbench.Ready}); err != nil {
+	if _, err := os.Stdout.Write([]byte{bootbench.Ready, '\n'}); err != nil {
 		return err
 	}
 	// The kernel gives init what comes after "--".
