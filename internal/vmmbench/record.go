@@ -1,12 +1,5 @@
 package vmmbench
 
-import (
-	"bufio"
-	"encoding/json"
-	"fmt"
-	"io"
-)
-
 // The monitors that are compared.
 const (
 	Duplex = "duplex"
@@ -74,28 +67,3 @@ type Memory struct {
 
 // Beside is what is not guest memory.
 func (m *Memory) Beside() int64 { return m.Program + m.Heap + m.Other }
-
-// WriteRecords writes records as lines of JSON.
-func WriteRecords(w io.Writer, records []Record) error {
-	enc := json.NewEncoder(w)
-	for _, r := range records {
-		if err := enc.Encode(r); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// ReadRecords reads what WriteRecords wrote.
-func ReadRecords(r io.Reader) ([]Record, error) {
-	var records []Record
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		var rec Record
-		if err := json.Unmarshal(lines.Bytes(), &rec); err != nil {
-			return records, fmt.Errorf("record %q: %w", lines.Text(), err)
-		}
-		records = append(records, rec)
-	}
-	return records, lines.Err()
-}

@@ -63,14 +63,14 @@ func TestRecordsComeBack(t *testing.T) {
 	if err := WriteRecords(&b, samples()); err != nil {
 		t.Fatal(err)
 	}
-	got, err := ReadRecords(&b)
+	got, err := ReadRecords[Record](&b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !reflect.DeepEqual(got, samples()) {
 		t.Errorf("got %+v", got)
 	}
-	if _, err := ReadRecords(bytes.NewReader([]byte("{\"monitor\":1}\n"))); err == nil {
+	if _, err := ReadRecords[Record](bytes.NewReader([]byte("{\"monitor\":1}\n"))); err == nil {
 		t.Error("a record with a number for a name is taken")
 	}
 }

@@ -63,7 +63,7 @@ func TestMachineMemory(t *testing.T) {
 func TestDriverArguments(t *testing.T) {
 	want := driver{duplex: "/d", qemu: "/q", kernel: "/k", initrd: "/i", suites: "blk,fs", runs: 3, kicks: true}
 	var got driver
-	if err := got.flags().Parse(want.arguments()); err != nil {
+	if err := got.flags().Parse(vmmbench.Arguments(want.flags())); err != nil {
 		t.Fatal(err)
 	}
 	if got != want {

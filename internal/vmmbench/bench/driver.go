@@ -46,13 +46,6 @@ func (d *driver) flags() *flag.FlagSet {
 	return fs
 }
 
-// arguments are what makes flags set the same.
-func (d *driver) arguments() []string {
-	var args []string
-	d.flags().VisitAll(func(f *flag.Flag) { args = append(args, "-"+f.Name+"="+f.Value.String()) })
-	return args
-}
-
 func driverMain(args []string) error {
 	d := &driver{out: json.NewEncoder(os.Stdout)}
 	if err := d.flags().Parse(args); err != nil {

@@ -55,7 +55,7 @@ func (o *options) lab(ctx context.Context, out io.Writer) error {
 	ticks, stop := vmmbench.Tick()
 	defer stop()
 	exit, err := lab.Run(ctx, lab.Options{
-		Argv:  append([]string{self, inLab}, d.arguments()...),
+		Argv:  append([]string{self, inLab}, vmmbench.Arguments(d.flags())...),
 		Carry: append(carry, d.kernel, d.initrd, d.duplex, d.qemu),
 		Cwd:   "/", CarryOnly: true, Deterministic: !o.wall, Timeout: o.timeout,
 		Memory: labMemory, CPUs: o.cpus, Interactive: true,

@@ -82,7 +82,7 @@ func (o *options) measure(ctx context.Context) (records []vmmbench.Record, err e
 			return nil, err
 		}
 		defer func() { _ = f.Close() }()
-		return vmmbench.ReadRecords(f)
+		return vmmbench.ReadRecords[vmmbench.Record](f)
 	}
 	if o.native {
 		if records, err = native(ctx, o.duplex); err != nil {
@@ -94,7 +94,7 @@ func (o *options) measure(ctx context.Context) (records []vmmbench.Record, err e
 	}
 	var out bytes.Buffer
 	err = o.lab(ctx, io.MultiWriter(&out, progress{}))
-	inside, rerr := vmmbench.ReadRecords(&out)
+	inside, rerr := vmmbench.ReadRecords[vmmbench.Record](&out)
 	return append(records, inside...), errors.Join(err, rerr)
 }
 
@@ -103,7 +103,7 @@ type progress struct{}
 
 func (progress) Write(p []byte) (int, error) {
 	for line := range bytes.Lines(p) {
-		if r, err := vmmbench.ReadRecords(bytes.NewReader(line)); err == nil && len(r) == 1 {
+		if r, err := vmmbench.ReadRecords[vmmbench.Record](bytes.NewReader(line)); err == nil && len(r) == 1 {
 			fmt.Fprintf(os.Stderr, "bench: %s run %d: %s %s\n", r[0].Monitor, r[0].Run+1, r[0].Name, r[0].Text)
 		}
 	}

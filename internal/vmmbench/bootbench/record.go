@@ -1,12 +1,5 @@
 package bootbench
 
-import (
-	"bufio"
-	"encoding/json"
-	"fmt"
-	"io"
-)
-
 // Record is one boot, or a version: a line of JSON between the lab and the host.
 type Record struct {
 	// Case is a Case's name; "" for what Text says of the whole.
@@ -36,31 +29,6 @@ func (c Case) End() string {
 		return Userspace
 	}
 	return Workload
-}
-
-// WriteRecords writes records as lines of JSON.
-func WriteRecords(w io.Writer, records []Record) error {
-	enc := json.NewEncoder(w)
-	for _, r := range records {
-		if err := enc.Encode(r); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// ReadRecords reads what WriteRecords wrote.
-func ReadRecords(r io.Reader) ([]Record, error) {
-	var records []Record
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		var rec Record
-		if err := json.Unmarshal(lines.Bytes(), &rec); err != nil {
-			return records, fmt.Errorf("record %q: %w", lines.Text(), err)
-		}
-		records = append(records, rec)
-	}
-	return records, lines.Err()
 }
 
 // Times are the times of one step of a case, in nanoseconds, in the order of the

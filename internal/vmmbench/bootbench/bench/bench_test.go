@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/duplex-run/duplex/internal/vmmbench/bootbench"
+
+	"github.com/duplex-run/duplex/internal/vmmbench"
 )
 
 // The driver gets what the host tells it.
@@ -15,7 +17,7 @@ func TestDriverArguments(t *testing.T) {
 		distribution: [3]string{"/k", "/ki", "/kg"}, minimal: [3]string{"/m", "/mi", "/mg"},
 	}
 	var got driver
-	if err := got.flags().Parse(want.arguments()); err != nil {
+	if err := got.flags().Parse(vmmbench.Arguments(want.flags())); err != nil {
 		t.Fatal(err)
 	}
 	if got != want {

@@ -55,13 +55,6 @@ func (d *driver) flags() *flag.FlagSet {
 	return fs
 }
 
-// arguments are what makes flags set the same.
-func (d *driver) arguments() []string {
-	var args []string
-	d.flags().VisitAll(func(f *flag.Flag) { args = append(args, "-"+f.Name+"="+f.Value.String()) })
-	return args
-}
-
 // seed makes the order of the cases the same in every lab.
 const seed = 4
 

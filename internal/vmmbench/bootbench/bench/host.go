@@ -153,11 +153,11 @@ func (b *bench) measure(ctx context.Context, mode string, cases []bootbench.Case
 	defer stop()
 	var out bytes.Buffer
 	exit, err := lab.Run(ctx, lab.Options{
-		Argv: append([]string{self, inLab}, d.arguments()...), Env: []string{"DUPLEX_CACHE=" + b.cache},
+		Argv: append([]string{self, inLab}, vmmbench.Arguments(d.flags())...), Env: []string{"DUPLEX_CACHE=" + b.cache},
 		Carry: b.carry, Cwd: "/", CarryOnly: true, Deterministic: mode == deterministic, Timeout: b.timeout,
 		Memory: labMemory, Interactive: true,
 	}, workload.Stdio{In: ticks, Out: io.MultiWriter(&out, progress{}), Err: os.Stderr}, nil)
-	records, rerr := bootbench.ReadRecords(&out)
+	records, rerr := vmmbench.ReadRecords[bootbench.Record](&out)
 	if err == nil && exit.Status() != 0 {
 		err = fmt.Errorf("the driver in the lab ended with status %d %s", exit.Status(), exit.Message)
 	}

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/duplex-run/duplex/internal/vmmbench/bootbench"
+
+	"github.com/duplex-run/duplex/internal/vmmbench"
 )
 
 // options are the flags.
@@ -66,7 +68,7 @@ func (o *options) run(ctx context.Context) error {
 			return err
 		}
 		defer func() { _ = f.Close() }()
-		records, err := bootbench.ReadRecords(f)
+		records, err := vmmbench.ReadRecords[bootbench.Record](f)
 		return errors.Join(err, bootbench.Report(os.Stdout, "as recorded in "+o.from, records))
 	}
 	b, err := o.prepare(ctx)
@@ -83,7 +85,7 @@ func (o *options) run(ctx context.Context) error {
 		records, err := b.measure(ctx, mode, b.choose(o.cases), o.runs)
 		if o.json != "" {
 			var buf bytes.Buffer
-			werr := bootbench.WriteRecords(&buf, records)
+			werr := vmmbench.WriteRecords(&buf, records)
 			err = errors.Join(err, werr, os.WriteFile(o.json, buf.Bytes(), 0o666))
 		}
 		if len(records) > 0 {
@@ -112,7 +114,7 @@ type progress struct{}
 
 func (progress) Write(p []byte) (int, error) {
 	for line := range bytes.Lines(p) {
-		records, err := bootbench.ReadRecords(bytes.NewReader(line))
+		records, err := vmmbench.ReadRecords[bootbench.Record](bytes.NewReader(line))
 		if err != nil || len(records) != 1 {
 			continue
 		}
