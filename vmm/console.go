@@ -11,11 +11,14 @@ import (
 const (
 	consoleRoom  = 64 << 10 // bytes that may wait for the writer
 	consoleFlush = 50 * time.Millisecond
+	// consolePrompt is how long a line may wait for its end before what there is
+	// of it is handed on: a prompt has none.
+	consolePrompt = 20 * time.Millisecond
 )
 
 // console carries the guest's serial output to a writer on a goroutine of its
 // own, so that a writer that blocks cannot keep a vCPU from being stopped. It
-// hands on whole lines, and the rest when the run ends.
+// hands on whole lines, and the rest after consolePrompt or when the run ends.
 type console struct {
 	out  io.Writer
 	done chan struct{} // the goroutine has ended
@@ -25,6 +28,8 @@ type console struct {
 	pending []byte
 	ready   bool // there is something worth writing
 	closing bool
+	prompt  *time.Timer // runs unfinished when armed
+	armed   bool
 }
 
 // newConsole returns nil for a nil writer: output is then discarded.
@@ -34,6 +39,8 @@ func newConsole(out io.Writer) *console {
 	}
 	c := &console{out: out, done: make(chan struct{})}
 	c.cond.L = &c.mu
+	c.prompt = time.AfterFunc(time.Hour, c.unfinished)
+	c.prompt.Stop()
 	go c.pump()
 	return c
 }
@@ -56,8 +63,22 @@ func (c *console) Write(p []byte) (int, error) {
 	if bytes.IndexByte(p, '\n') >= 0 || len(c.pending) >= consoleRoom/2 {
 		c.ready = true
 		c.cond.Broadcast()
+	} else if !c.armed {
+		c.armed = true
+		c.prompt.Reset(consolePrompt)
 	}
 	return len(p), nil
+}
+
+// unfinished hands on a line that has not ended.
+func (c *console) unfinished() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.armed = false
+	if len(c.pending) > 0 {
+		c.ready = true
+		c.cond.Broadcast()
+	}
 }
 
 func (c *console) pump() {
@@ -89,6 +110,7 @@ func (c *console) release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closing = true
+	c.prompt.Stop()
 	c.cond.Broadcast()
 }
 
