@@ -160,23 +160,36 @@ func bare(err error) error {
 	return err
 }
 
-// startInit starts the container's first process, in its new namespaces.
-func (c *Container) startInit(o CreateOptions, p *handshake.Plan) (*child, error) {
-	l, err := newLayout(p.Process != nil && p.Process.Terminal, o.Stdio, o.PreserveFDs)
+// newChild lays out what every child starts with: newLayout's files, its end of
+// the handshake and its program, the ones that layout.start counts on.
+func newChild(terminal bool, stdio [3]*os.File, preserve int) (*layout, handshake.Conn, error) {
+	var conn handshake.Conn
+	l, err := newLayout(terminal, stdio, preserve)
 	if err != nil {
-		return nil, err
+		return nil, conn, err
 	}
-	defer l.close()
 	conn, end, err := handshake.Pair()
 	if err != nil {
-		return nil, err
+		l.close()
+		return nil, conn, err
 	}
 	l.add(end)
 	program, err := container.Program()
 	if err != nil {
-		return nil, err
+		l.close()
+		return nil, conn, errors.Join(err, conn.F.Close())
 	}
 	l.files = append(l.files, program) // shared, stays open
+	return l, conn, nil
+}
+
+// startInit starts the container's first process, in its new namespaces.
+func (c *Container) startInit(o CreateOptions, p *handshake.Plan) (*child, error) {
+	l, conn, err := newChild(p.Process != nil && p.Process.Terminal, o.Stdio, o.PreserveFDs)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
 	if p.Process != nil {
 		p.Process.Preserve = o.PreserveFDs
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/container/handshake"
 )
 
@@ -138,21 +137,11 @@ func (c *Container) execPlan(o ExecOptions) (*handshake.Plan, error) {
 
 // startExec starts a process in the container's namespaces and cgroups.
 func (c *Container) startExec(o ExecOptions, p *handshake.Plan) (*child, error) {
-	l, err := newLayout(o.Process.Terminal, o.Stdio, o.PreserveFDs)
+	l, conn, err := newChild(o.Process.Terminal, o.Stdio, o.PreserveFDs)
 	if err != nil {
 		return nil, err
 	}
 	defer l.close()
-	conn, end, err := handshake.Pair()
-	if err != nil {
-		return nil, err
-	}
-	l.add(end)
-	program, err := container.Program()
-	if err != nil {
-		return nil, err
-	}
-	l.files = append(l.files, program)
 	sys := &syscall.SysProcAttr{Setsid: true}
 	enter, err := c.joinAll(l, p)
 	if err != nil {

@@ -226,10 +226,10 @@ func (t *tree) makeCwd() error {
 	return dir.Close()
 }
 
-// readOnlyPaths and maskPaths skip what is not there. Symbolic links are
-// followed inside the root only.
-func (t *tree) readOnlyPaths() error {
-	for _, p := range t.files.ReadOnly {
+// atEach does one thing to each of paths. One that is not there is skipped;
+// symbolic links are followed inside the root only.
+func (t *tree) atEach(paths []string, do func(at *os.File) error) error {
+	for _, p := range paths {
 		at, err := openInside(t.root, p)
 		if missing(err) {
 			continue
@@ -237,7 +237,7 @@ func (t *tree) readOnlyPaths() error {
 		if err != nil {
 			return err
 		}
-		err = readOnlyAt(at)
+		err = do(at)
 		_ = at.Close()
 		if err != nil {
 			return fmt.Errorf("%s: %w", p, err)
@@ -245,6 +245,10 @@ func (t *tree) readOnlyPaths() error {
 	}
 	return nil
 }
+
+func (t *tree) readOnlyPaths() error { return t.atEach(t.files.ReadOnly, readOnlyAt) }
+
+func (t *tree) maskPaths() error { return t.atEach(t.files.Masked, t.mask) }
 
 func readOnlyAt(at *os.File) error {
 	m, err := cloneMount(at, "", true)
@@ -256,24 +260,6 @@ func readOnlyAt(at *os.File) error {
 		return err
 	}
 	return attach(m, at)
-}
-
-func (t *tree) maskPaths() error {
-	for _, p := range t.files.Masked {
-		at, err := openInside(t.root, p)
-		if missing(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		err = t.mask(at)
-		_ = at.Close()
-		if err != nil {
-			return fmt.Errorf("%s: %w", p, err)
-		}
-	}
-	return nil
 }
 
 // mask covers a file with /dev/null and a directory with an empty one.

@@ -239,15 +239,7 @@ func ociCreate(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string)
 }
 
 func ociStart(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
-	if err := o.parse(fs, args, 0); err != nil {
-		return err
-	}
-	c, err := o.open(fs, true)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	return o.fail(c.Start(ctx))
+	return o.locked(fs, args, func(c *oci.Container) error { return c.Start(ctx) })
 }
 
 func ociState(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
