@@ -82,16 +82,18 @@ func TestPidsLimit(t *testing.T) {
 	}
 }
 
+// A limit so low that one turn on a processor, on however busy a host, is more
+// than a period's share: using ten shares is being held back several times.
 func TestCPULimit(t *testing.T) {
-	spec := newSpec(newTree(t), "spin", "1000")
-	spec.Resources.CPUs = 0.2
+	spec := newSpec(newTree(t), "spin", "20")
+	spec.Resources.CPUs = 0.02
 	r, ok := limited(t, spec)
 	if !ok {
 		return
 	}
 	var throttled int
 	if _, err := fmt.Sscanf(r.out, "throttled %d", &throttled); err != nil || throttled < 3 {
-		t.Errorf("%q: one second of work with 0.2 CPUs was throttled fewer than 3 times (%v)", r.out, err)
+		t.Errorf("%q: 20 ms of work with 0.02 CPUs was throttled fewer than 3 times (%v)", r.out, err)
 	}
 }
 

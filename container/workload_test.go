@@ -109,11 +109,16 @@ func workFork(args []string) error {
 	return nil
 }
 
-// workSpin works for the given milliseconds and prints how often the CPU limit
-// stopped it meanwhile.
+// workSpin uses the given milliseconds of processor time and prints how often the
+// CPU limit stopped it meanwhile.
 func workSpin(args []string) error {
 	ms, _ := strconv.Atoi(args[0])
-	for start := time.Now(); time.Since(start) < time.Duration(ms)*time.Millisecond; {
+	for used := time.Duration(0); used < time.Duration(ms)*time.Millisecond; {
+		var ru unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {
+			return err
+		}
+		used = time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 	}
 	for _, f := range []string{"/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat", "/sys/fs/cgroup/cpu,cpuacct/cpu.stat"} {
 		b, err := os.ReadFile(f)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -66,8 +67,20 @@ func Main(argv []string, stdin *os.File, stdout, stderr io.Writer) int {
 	a := &app{in: stdin, out: stdout, err: stderr}
 	ctx, stop := a.signalContext()
 	defer stop()
-	err := a.dispatch(ctx, argv[1:])
+	err := a.dispatch(ctx, arguments(argv))
 	return a.finish(err)
+}
+
+// ociName is what a link to duplex is called that engines can take as a runtime,
+// as it is: they give a runtime's program one word.
+const ociName = "duplex-oci"
+
+// arguments are those behind the program's name, which may stand for the first.
+func arguments(argv []string) []string {
+	if filepath.Base(argv[0]) == ociName {
+		return append([]string{ociCommand.name}, argv[1:]...)
+	}
+	return argv[1:]
 }
 
 // signalContext is cancelled by the first SIGINT, SIGTERM or SIGHUP, so that

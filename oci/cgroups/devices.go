@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/container/cgroup"
 )
 
 // Access to a device, as bits (BPF_DEVCG_ACC_*, linux/bpf.h).
@@ -51,8 +53,8 @@ func (s *Set) Devices(list []specs.LinuxDeviceCgroup) error {
 		}
 		return errors.New("no devices cgroup is mounted here: linux.resources.devices cannot be enforced")
 	}
-	if err := writeFile(dir+"/devices.deny", "a"); err != nil {
-		return fmt.Errorf("deny all devices: %w", bare(err))
+	if err := cgroup.WriteFile(dir+"/devices.deny", "a"); err != nil {
+		return fmt.Errorf("deny all devices: %w", cgroup.Bare(err))
 	}
 	for _, r := range rules {
 		if err := writeV1(dir, r); err != nil {
@@ -124,7 +126,7 @@ func writeV1(dir string, r rule) error {
 	if r.allow {
 		file = "devices.allow"
 	}
-	if err := writeFile(dir+"/"+file, line); err != nil {
+	if err := cgroup.WriteFile(dir+"/"+file, line); err != nil {
 		return fmt.Errorf("write %q to %s: %w", line, file, err)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package cgroups
+package cgroup
 
 import (
 	"errors"
@@ -11,8 +11,8 @@ import (
 // v2Writes are the files of Documentation/admin-guide/cgroup-v2.rst; numbers
 // that v1 counts otherwise are converted as the specification's other runtimes
 // do it.
-func v2Writes(res *specs.LinuxResources) ([]write, error) {
-	var out []write
+func v2Writes(res *specs.LinuxResources) ([]Write, error) {
+	var out []Write
 	if m := res.Memory; m != nil {
 		list, err := v2Memory(m)
 		if err != nil {
@@ -28,7 +28,7 @@ func v2Writes(res *specs.LinuxResources) ([]write, error) {
 		out = append(out, list...)
 	}
 	if p := res.Pids; p != nil && p.Limit != nil {
-		out = append(out, write{controller: "pids", file: "pids.max", value: orMax(*p.Limit)})
+		out = append(out, Write{Controller: "pids", File: "pids.max", Value: orMax(*p.Limit)})
 	}
 	if b := res.BlockIO; b != nil {
 		list, err := v2BlockIO(b)
@@ -39,8 +39,8 @@ func v2Writes(res *specs.LinuxResources) ([]write, error) {
 	}
 	for _, h := range res.HugepageLimits {
 		out = append(out,
-			write{controller: "hugetlb", file: "hugetlb." + h.Pagesize + ".max", value: u64(h.Limit)},
-			write{controller: "hugetlb", file: "hugetlb." + h.Pagesize + ".rsvd.max", value: u64(h.Limit), optional: true})
+			Write{Controller: "hugetlb", File: "hugetlb." + h.Pagesize + ".max", Value: u64(h.Limit)},
+			Write{Controller: "hugetlb", File: "hugetlb." + h.Pagesize + ".rsvd.max", Value: u64(h.Limit), Optional: true})
 	}
 	if n := res.Network; n != nil && (n.ClassID != nil || len(n.Priorities) > 0) {
 		return nil, errors.New("linux.resources.network is not supported on cgroup v2, which has no such controller")
@@ -49,14 +49,14 @@ func v2Writes(res *specs.LinuxResources) ([]write, error) {
 		if file != filepath.Base(file) || file == "." || file == ".." {
 			return nil, fmt.Errorf("linux.resources.unified: %q is not the name of a file", file)
 		}
-		out = append(out, write{controller: "unified", file: file, value: res.Unified[file]})
+		out = append(out, Write{Controller: "unified", File: file, Value: res.Unified[file]})
 	}
 	return out, nil
 }
 
-func v2Memory(m *specs.LinuxMemory) ([]write, error) {
-	var out []write
-	add := func(file, value string) { out = append(out, write{controller: "memory", file: file, value: value}) }
+func v2Memory(m *specs.LinuxMemory) ([]Write, error) {
+	var out []Write
+	add := func(file, value string) { out = append(out, Write{Controller: "memory", File: file, Value: value}) }
 	switch {
 	case m.Swappiness != nil:
 		return nil, errors.New("linux.resources.memory.swappiness is not supported on cgroup v2")
@@ -77,9 +77,9 @@ func v2Memory(m *specs.LinuxMemory) ([]write, error) {
 			if *m.Swap < *m.Limit {
 				return nil, errors.New("linux.resources.memory.swap: memory and swap together are less than memory")
 			}
-			out = append(out, write{controller: "memory", file: "memory.swap.max", value: i64(*m.Swap - *m.Limit), optional: *m.Swap == *m.Limit})
+			out = append(out, Write{Controller: "memory", File: "memory.swap.max", Value: i64(*m.Swap - *m.Limit), Optional: *m.Swap == *m.Limit})
 		} else {
-			out = append(out, write{controller: "memory", file: "memory.swap.max", value: "max", optional: true})
+			out = append(out, Write{Controller: "memory", File: "memory.swap.max", Value: "max", Optional: true})
 		}
 	}
 	if m.Reservation != nil && *m.Reservation != 0 {
@@ -89,10 +89,10 @@ func v2Memory(m *specs.LinuxMemory) ([]write, error) {
 	return out, nil
 }
 
-func v2CPU(c *specs.LinuxCPU) ([]write, error) {
-	var out []write
+func v2CPU(c *specs.LinuxCPU) ([]Write, error) {
+	var out []Write
 	add := func(controller, file, value string) {
-		out = append(out, write{controller: controller, file: file, value: value})
+		out = append(out, Write{Controller: controller, File: file, Value: value})
 	}
 	if c.RealtimePeriod != nil || c.RealtimeRuntime != nil {
 		return nil, errors.New("linux.resources.cpu.realtimeRuntime and realtimePeriod are not supported on cgroup v2")
@@ -138,10 +138,10 @@ func ioWeight(w uint16) uint64 {
 	return 1 + (n-10)*9999/990
 }
 
-func v2BlockIO(b *specs.LinuxBlockIO) ([]write, error) {
-	var out []write
+func v2BlockIO(b *specs.LinuxBlockIO) ([]Write, error) {
+	var out []Write
 	add := func(file, value, or string) {
-		out = append(out, write{controller: "io", file: file, value: value, or: or})
+		out = append(out, Write{Controller: "io", File: file, Value: value, Or: or})
 	}
 	if b.LeafWeight != nil && *b.LeafWeight != 0 {
 		return nil, errors.New("linux.resources.blockIO.leafWeight is not supported on cgroup v2")
@@ -176,6 +176,6 @@ func v2BlockIO(b *specs.LinuxBlockIO) ([]write, error) {
 }
 
 // ioWeightWrite sets a weight, of which the BFQ scheduler has its own file.
-func ioWeightWrite(of string, weight uint16) write {
-	return write{controller: "io", file: "io.weight", value: of + u64(ioWeight(weight)), or: "io.bfq.weight"}
+func ioWeightWrite(of string, weight uint16) Write {
+	return Write{Controller: "io", File: "io.weight", Value: of + u64(ioWeight(weight)), Or: "io.bfq.weight"}
 }
