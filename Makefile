@@ -7,7 +7,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X runtime.godebugDefault=disablethp=1 -X github.com/duplex-run/duplex/internal/cli.Version=$(VERSION)
 EMBED := internal/embedded/files
 
-.PHONY: demo build embed check test test-oci fuzz bench bench-vmm bench-boot boot-budget bootbench setup \
+.PHONY: demo build embed check test test-oci test-engines fuzz bench bench-vmm bench-boot boot-budget bootbench setup \
 	test-kernel reproduce-kernel clean
 
 ## demo: on a fresh machine, install what is missing, build, compare
@@ -22,6 +22,7 @@ setup:
 ## build: bin/duplex, one static binary
 build: embed
 	go build -ldflags '$(LDFLAGS)' -o bin/duplex ./cmd/duplex
+	ln -sf duplex bin/duplex-oci
 
 # The programs that bin/duplex carries.
 embed:
@@ -39,6 +40,10 @@ test: setup build
 ## test-oci: runtime-tools' validation of `duplex oci`, as root
 test-oci: build
 	scripts/test-oci
+
+## test-engines: podman and containerd with `duplex oci`, as root; WHERE=lab for cgroup v2; docs/oci.md
+test-engines: setup build
+	scripts/test-engines $(WHERE)
 
 ## fuzz: every fuzz target, FUZZTIME each (10m); hours in all
 fuzz: embed

@@ -161,7 +161,7 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 		Rootfs: r.spec.Rootfs, Hostname: launch.Hostname(r.spec),
 		Rootless: r.ids.rootless, WaitMapped: r.ids.helper, TTYGroup: !r.ids.single,
 		CgroupFD: r.cgroup.Unified() != nil, ExecFiles: len(execFiles(r.cgroup)),
-		Extra: r.spec.Extra, Volumes: r.spec.Volumes,
+		Extra: r.spec.Extra, Volumes: r.spec.Volumes, ShmBytes: r.spec.ShmBytes,
 	}}); err != nil {
 		return nil, err
 	}

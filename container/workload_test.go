@@ -39,6 +39,12 @@ func work(args []string) int {
 			select {}
 		},
 		"stat": func(a []string) error { i, err := os.Stat(a[0]); fmt.Printf("%o\n", i.Mode().Perm()); return err },
+		"statfs": func(a []string) error {
+			var st unix.Statfs_t
+			err := unix.Statfs(a[0], &st)
+			fmt.Println(int64(st.Blocks) * st.Bsize)
+			return err
+		},
 		"put":  func(a []string) error { return os.WriteFile(a[0], []byte(a[1]), 0o644) },
 		"segv": func([]string) error { workSegv(); return nil },
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/container/cgroup"
 	"github.com/duplex-run/duplex/container/handshake"
 )
 
@@ -124,11 +125,7 @@ func (c *Container) execPlan(o ExecOptions) (*handshake.Plan, error) {
 		process.Seccomp, process.SeccompFlags, process.Notify = filter.Program, filter.Flags, filter.Notify
 	}
 	if a := o.Process.ExecCPUAffinity; a != nil {
-		list := a.Final
-		if list == "" {
-			list = a.Initial
-		}
-		if process.CPUs, err = cpuList(list); err != nil {
+		if process.CPUs, err = cgroup.ParseList(a.Final); err != nil {
 			return nil, err
 		}
 	}
@@ -150,7 +147,27 @@ func (c *Container) startExec(o ExecOptions, p *handshake.Plan) (*child, error) 
 	if err := joinCgroups(c, l, sys, p); err != nil {
 		return nil, err
 	}
+	if a := o.Process.ExecCPUAffinity; a != nil {
+		enter = allOf([]func() error{enter, func() error { return setAffinity(a.Initial) }})
+	}
 	return l.start(o.PreserveFDs, sys, conn, enter)
+}
+
+// setAffinity puts this thread, and so the process that it starts, on the CPUs of
+// list, until that is in the container's cgroup (config.md, "execCPUAffinity").
+func setAffinity(list string) error {
+	cpus, err := cgroup.ParseList(list)
+	if err != nil || len(cpus) == 0 {
+		return err
+	}
+	var set unix.CPUSet
+	for _, n := range cpus {
+		set.Set(n)
+	}
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("set the CPU affinity to %s: %w", list, err)
+	}
+	return nil
 }
 
 // joinAll opens the namespaces that the container has, of its first process.

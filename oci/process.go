@@ -3,13 +3,14 @@ package oci
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/container/cgroup"
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/internal/workload"
 )
 
 // capabilities are the names of capabilities(7), by number.
@@ -144,13 +145,13 @@ func addRlimits(out *handshake.Process, p *specs.Process) error {
 		if !ok {
 			return fmt.Errorf("process.rlimits: %q is not known", l.Type)
 		}
-		if slices.ContainsFunc(out.Rlimits, func(r handshake.Rlimit) bool { return r.Resource == resource }) {
+		if slices.ContainsFunc(out.Rlimits, func(r workload.Rlimit) bool { return r.Resource == resource }) {
 			return fmt.Errorf("process.rlimits: %s is there twice", l.Type)
 		}
 		if l.Soft > l.Hard {
 			return fmt.Errorf("process.rlimits: %s: the soft limit %d is above the hard one, %d", l.Type, l.Soft, l.Hard)
 		}
-		out.Rlimits = append(out.Rlimits, handshake.Rlimit{Resource: resource, Soft: l.Soft, Hard: l.Hard})
+		out.Rlimits = append(out.Rlimits, workload.Rlimit{Resource: resource, Soft: l.Soft, Hard: l.Hard})
 	}
 	return nil
 }
@@ -183,36 +184,12 @@ func addScheduling(out *handshake.Process, p *specs.Process) error {
 	}
 	if a := p.ExecCPUAffinity; a != nil {
 		for _, list := range []string{a.Initial, a.Final} {
-			if _, err := cpuList(list); err != nil {
+			if _, err := cgroup.ParseList(list); err != nil {
 				return fmt.Errorf("process.execCPUAffinity: %w", err)
 			}
 		}
 	}
 	return nil
-}
-
-// cpuList parses "0-3,7" (cpuset(7), "List format").
-func cpuList(s string) ([]int, error) {
-	var out []int
-	for part := range strings.SplitSeq(s, ",") {
-		part = strings.TrimSpace(part)
-		if part == "" {
-			continue
-		}
-		first, last, isRange := strings.Cut(part, "-")
-		if !isRange {
-			last = first
-		}
-		a, err1 := strconv.ParseUint(first, 10, 16)
-		b, err2 := strconv.ParseUint(last, 10, 16)
-		if err1 != nil || err2 != nil || a > b || b > 1023 {
-			return nil, fmt.Errorf("%q is not a list of CPUs", s)
-		}
-		for n := a; n <= b; n++ {
-			out = append(out, int(n))
-		}
-	}
-	return out, nil
 }
 
 // personality returns the argument of personality(2).

@@ -59,7 +59,11 @@ func (e *MissingError) Unwrap() error { return e.Err }
 func New(o Options) (*Set, error) {
 	s := &Set{pids: o.Resources.Pids, remove: o.Remove}
 	layout, err := Find()
-	wanted := controllersFor(o.Resources)
+	list, lerr := writesFor(layout, o.Resources)
+	if lerr != nil {
+		return nil, lerr
+	}
+	wanted := controllersFor(list, o.Resources)
 	if err != nil {
 		if len(wanted) > 0 {
 			return nil, &MissingError{wanted[0], err}
@@ -70,21 +74,20 @@ func New(o Options) (*Set, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	if !slices.Contains(wanted, Memory) && !s.has(Memory) {
-		_ = s.add(layout, o, Memory) // only to measure
+		_ = s.add(layout, o, wanted, Memory) // only to measure
 	}
-	if err := s.limit(o.Resources); err != nil {
+	if err := s.limit(list, o.Resources); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func controllersFor(r workload.Resources) []string {
+func controllersFor(list []Write, r workload.Resources) []string {
 	var out []string
-	if r.MemoryBytes > 0 {
-		out = append(out, Memory)
-	}
-	if r.CPUs > 0 {
-		out = append(out, CPU)
+	for _, w := range list {
+		if !slices.Contains(out, w.Controller) {
+			out = append(out, w.Controller)
+		}
 	}
 	if r.Pids > 0 {
 		out = append(out, Pids)
@@ -94,7 +97,7 @@ func controllersFor(r workload.Resources) []string {
 
 func (s *Set) make(layout Layout, o Options, wanted []string) error {
 	for _, c := range wanted {
-		if err := s.add(layout, o, c); err != nil {
+		if err := s.add(layout, o, wanted, c); err != nil {
 			return &MissingError{c, err}
 		}
 	}
@@ -105,21 +108,21 @@ func (s *Set) has(controller string) bool { _, ok := s.find(controller); return 
 
 func (s *Set) find(controller string) (group, bool) {
 	for _, g := range s.groups {
-		if !g.V2() && slices.Contains(strings.Split(g.Name, ","), controller) {
-			return g, true
+		list := strings.Split(g.Name, ",")
+		if g.V2() {
+			b, _ := os.ReadFile(filepath.Join(g.dir, "cgroup.controllers")) // gone: none
+			list = strings.Fields(string(b))
 		}
-		if _, err := os.Lstat(filepath.Join(g.dir, controllerFile[controller])); g.V2() && err == nil {
+		if slices.Contains(list, controller) {
 			return g, true
 		}
 	}
 	return group{}, false
 }
 
-// controllerFile is a file that a v2 group has when it has the controller.
-var controllerFile = map[string]string{Memory: "memory.max", CPU: "cpu.max", Pids: "pids.max"}
-
 // add makes the group that gives controller, unless one made before does.
-func (s *Set) add(layout Layout, o Options, controller string) error {
+// It is made with those that are wanted besides, where it can give them.
+func (s *Set) add(layout Layout, o Options, wanted []string, controller string) error {
 	if s.has(controller) {
 		return nil
 	}
@@ -131,7 +134,7 @@ func (s *Set) add(layout Layout, o Options, controller string) error {
 	if h.V2() {
 		// One v2 group serves every controller: it must be made with all.
 		need := []string{controller}
-		for _, c := range append(controllersFor(o.Resources), Memory) {
+		for _, c := range append(slices.Clone(wanted), Memory) {
 			if layout.By[c].V2() && layout.By[c].Mount != "" && c != controller {
 				need = append(need, c)
 			}
@@ -148,6 +151,11 @@ func (s *Set) add(layout Layout, o Options, controller string) error {
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
+	}
+	if !h.V2() && slices.Contains(strings.Split(h.Name, ","), cpuset) {
+		if err := InheritCpuset(dir); err != nil {
+			return errors.Join(err, o.Remove(dir))
+		}
 	}
 	flags := os.O_WRONLY
 	if h.V2() {
@@ -204,33 +212,20 @@ func enableIn(dir string, controllers []string, must string) error {
 	return nil
 }
 
-// cpuPeriod is the period of CPU bandwidth control, in microseconds.
-const cpuPeriod = 100_000
-
-// limit writes the limits. Swap is not given on top of memory: a memory limit
-// means the same for a container as for a microVM, which has no swap.
-func (s *Set) limit(r workload.Resources) error {
-	if r.MemoryBytes > 0 {
-		n := strconv.FormatInt(r.MemoryBytes, 10)
-		err := s.write(Memory, "memory.limit_in_bytes", n, "memory.max", n)
-		if err == nil {
-			err = s.write(Memory, "memory.memsw.limit_in_bytes", n, "memory.swap.max", "0")
-		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) { // without swap accounting the second is absent
-			return &MissingError{Memory, err}
-		}
+// limit writes the limits.
+func (s *Set) limit(list []Write, r workload.Resources) error {
+	dir := func(controller string) string {
+		g, _ := s.find(controller)
+		return g.dir
 	}
-	if r.CPUs > 0 {
-		quota := max(int64(r.CPUs*cpuPeriod), 1000) // the kernel's minimum is 1 ms
-		err := s.write(CPU, "cpu.cfs_quota_us", strconv.FormatInt(quota, 10),
-			"cpu.max", fmt.Sprintf("%d %d", quota, cpuPeriod))
-		if err != nil {
-			return &MissingError{CPU, err}
+	for _, c := range controllersFor(list, workload.Resources{}) {
+		of := slices.DeleteFunc(slices.Clone(list), func(w Write) bool { return w.Controller != c })
+		if err := PutAll(of, dir); err != nil {
+			return &MissingError{c, err}
 		}
 	}
 	if r.Pids > 0 {
-		g, _ := s.find(Pids)
-		f, err := os.OpenFile(filepath.Join(g.dir, "pids.max"), os.O_WRONLY, 0)
+		f, err := os.OpenFile(filepath.Join(dir(Pids), "pids.max"), os.O_WRONLY, 0)
 		if err != nil {
 			return &MissingError{Pids, err}
 		}
@@ -248,17 +243,6 @@ func (s *Set) PidsLimit() (*os.File, string) {
 		return nil, ""
 	}
 	return s.pidsMax, strconv.FormatInt(s.pids, 10)
-}
-
-func (s *Set) write(controller, file1, value1, file2, value2 string) error {
-	g, ok := s.find(controller)
-	if !ok {
-		return fmt.Errorf("no group with the %s controller was made", controller)
-	}
-	if g.V2() {
-		return os.WriteFile(filepath.Join(g.dir, file2), []byte(value2), 0)
-	}
-	return os.WriteFile(filepath.Join(g.dir, file1), []byte(value1), 0)
 }
 
 // Unified returns the v2 directory to clone into, or nil.

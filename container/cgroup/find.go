@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The controllers a limit needs.
+// Controllers that are not only named in tables.
 const (
 	Memory = "memory"
-	CPU    = "cpu"
 	Pids   = "pids"
+	cpuset = "cpuset"
 )
 
 // Hierarchy is one mounted tree of control groups.

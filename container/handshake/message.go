@@ -89,6 +89,8 @@ type Setup struct {
 	Extra []workload.ExtraFile `json:"extra,omitempty"`
 	// Volumes are bound into the root, in this order.
 	Volumes []workload.Volume `json:"volumes,omitempty"`
+	// ShmBytes is the size of /dev/shm; 0 is the default.
+	ShmBytes int64 `json:"shm_bytes,omitempty"`
 }
 
 // Execute tells exec what to become.

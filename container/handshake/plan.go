@@ -1,5 +1,7 @@
 package handshake
 
+import "github.com/duplex-run/duplex/internal/workload"
+
 // Plan is what the first process of an OCI container builds and becomes. Paths
 // of the container are absolute and meant below its root; paths of the host are
 // absolute.
@@ -161,10 +163,10 @@ type Process struct {
 	Inheritable uint64 `json:"inheritable"`
 	Ambient     uint64 `json:"ambient"`
 
-	Rlimits    []Rlimit   `json:"rlimits,omitempty"`
-	NoNewPrivs bool       `json:"no_new_privs,omitempty"`
-	AppArmor   string     `json:"apparmor,omitempty"`
-	Scheduler  *Scheduler `json:"scheduler,omitempty"`
+	Rlimits    []workload.Rlimit `json:"rlimits,omitempty"`
+	NoNewPrivs bool              `json:"no_new_privs,omitempty"`
+	AppArmor   string            `json:"apparmor,omitempty"`
+	Scheduler  *Scheduler        `json:"scheduler,omitempty"`
 	// IOPriority is the value of ioprio_set(2); 0 is none.
 	IOPriority int `json:"io_priority,omitempty"`
 	// Personality is the argument of personality(2); 0 is none (PER_LINUX).
@@ -178,13 +180,6 @@ type Process struct {
 	Notify bool `json:"notify,omitempty"`
 	// Preserve descriptors from 3 on go to the program.
 	Preserve int `json:"preserve,omitempty"`
-}
-
-// Rlimit is one resource limit (setrlimit(2)).
-type Rlimit struct {
-	Resource int    `json:"resource"`
-	Soft     uint64 `json:"soft"`
-	Hard     uint64 `json:"hard"`
 }
 
 // Scheduler are the fields of struct sched_attr (sched_setattr(2)).

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,20 +18,23 @@ const (
 )
 
 // defaultMounts are those of every container but /sys, docker's; ttyGroup says
-// that group 5 exists in its user namespace.
-func defaultMounts(ttyGroup bool) []handshake.Mount {
+// that group 5 exists in its user namespace, shm is the size of /dev/shm, or 0.
+func defaultMounts(ttyGroup bool, shm int64) []handshake.Mount {
 	pts := []handshake.Setting{{Key: "ptmxmode", Value: "0666"}, {Key: "mode", Value: "0620"}}
 	if ttyGroup {
 		pts = append(pts, handshake.Setting{Key: "gid", Value: "5"}) // "tty" in every distribution
 	}
-	sized := func(mode string) []handshake.Setting {
-		return []handshake.Setting{{Key: "mode", Value: mode}, {Key: "size", Value: "65536k"}}
+	if shm == 0 {
+		shm = 64 << 20
+	}
+	sized := func(mode string, size int64) []handshake.Setting {
+		return []handshake.Setting{{Key: "mode", Value: mode}, {Key: "size", Value: strconv.FormatInt(size, 10)}}
 	}
 	return []handshake.Mount{
 		{Type: "proc", Dest: "/proc", Set: noSuidExecDev},
-		{Type: "tmpfs", Dest: "/dev", Set: noSuidExecDev, Data: sized("0755"), NoFollow: true},
+		{Type: "tmpfs", Dest: "/dev", Set: noSuidExecDev, Data: sized("0755", 64<<20), NoFollow: true},
 		{Type: "devpts", Dest: "/dev/pts", Set: noSuidExec, Data: pts},
-		{Type: "tmpfs", Source: "shm", Dest: "/dev/shm", Set: noSuidExecDev, Data: sized("1777")},
+		{Type: "tmpfs", Source: "shm", Dest: "/dev/shm", Set: noSuidExecDev, Data: sized("1777", shm)},
 		{Type: "mqueue", Dest: "/dev/mqueue", Set: noSuidExecDev, Optional: true},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -33,6 +34,8 @@ func execMain(c handshake.Conn) error {
 		{"enter the cgroup namespace", func() error { return enterCgroups(e) }},
 		{"make a session keyring", newKeyring},
 		{"reset the signals", defaultSignals},
+		{"raise the resource limits", func() error { return raiseRlimits(e.Spec.Rlimits) }},
+		{"set the OOM score", func() error { return adjustOOMScore(e.Spec.Resources.Host) }},
 	} {
 		if err := step.run(); err != nil {
 			return &handshake.StepError{Step: step.name, Err: err}
@@ -54,6 +57,9 @@ func execMain(c handshake.Conn) error {
 	}
 	err = c.Send(handshake.Message{Kind: handshake.KindExecuting, Stamps: []handshake.Stamp{{Phase: workload.PhaseWorkload, Ns: workload.Now()}}})
 	if err != nil {
+		return err
+	}
+	if err := setRlimits(e.Spec.Rlimits); err != nil {
 		return err
 	}
 	err = unix.Exec(path, e.Spec.Argv, launch.Environ(e.Spec))
@@ -108,6 +114,13 @@ func restrict(e *handshake.Execute) error {
 		}
 	}
 	return nil
+}
+
+func adjustOOMScore(h *workload.HostLimits) error {
+	if h == nil || h.OOMScoreAdj == nil {
+		return nil
+	}
+	return writeProc("self/oom_score_adj", strconv.Itoa(*h.OOMScoreAdj))
 }
 
 // readOnlyRoot comes after the working directory was made.

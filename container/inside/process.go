@@ -174,7 +174,7 @@ func setScheduler(p *handshake.Process) error {
 // raiseRlimits raises hard limits, which takes a capability, and lowers none: a
 // small limit of memory or of processes would end this program before it becomes
 // the user's.
-func raiseRlimits(limits []handshake.Rlimit) error {
+func raiseRlimits(limits []workload.Rlimit) error {
 	for _, l := range limits {
 		var now unix.Rlimit
 		if err := unix.Prlimit(0, l.Resource, nil, &now); err != nil {
@@ -194,7 +194,7 @@ func raiseRlimits(limits []handshake.Rlimit) error {
 // setRlimits sets the limits, right before execve or before a filter that may
 // forbid it. By Prlimit, which keeps Go's runtime from giving the limit of open
 // files its first value back at execve.
-func setRlimits(limits []handshake.Rlimit) error {
+func setRlimits(limits []workload.Rlimit) error {
 	if len(limits) == 0 {
 		return nil
 	}

@@ -28,7 +28,7 @@ type builder struct {
 func build(s *handshake.Setup) ([]handshake.Stamp, error) {
 	b := &builder{setup: s}
 	b.files = &handshake.Files{
-		Mounts: defaultMounts(s.TTYGroup),
+		Mounts: defaultMounts(s.TTYGroup, s.ShmBytes),
 		Masked: append(cpuThermalPaths(), maskedPaths...), ReadOnly: readOnlyPaths,
 	}
 	defer b.close()

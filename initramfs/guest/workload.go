@@ -184,15 +184,18 @@ func startWorkload(spec *workload.Spec, path string, l links) (*running, *worklo
 		defer func() { _ = group.Close() }()
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
 	}
+	if err := sizeShm(spec.ShmBytes); err != nil {
+		return nil, nil, err
+	}
 	step("start the command")
 	mark(agentproto.MarkWorkload)
-	pid, err := syscall.ForkExec(path, spec.Argv, attr)
+	pid, exit, err := forkExec(path, spec, attr)
 	runtime.KeepAlive(child)
 	if err != nil {
-		return r, launch.ExecFailed(spec.Argv[0], err), nil
+		return nil, nil, err
 	}
 	r.pid = pid
-	return r, nil, nil
+	return r, exit, nil
 }
 
 // obey carries out the host's messages until the control stream ends, which is

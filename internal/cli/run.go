@@ -26,6 +26,7 @@ var runCommand = command{
 // runFlags are the flags of `duplex run`.
 type runFlags struct {
 	runOptions
+	limits        limitFlags
 	isolation     string
 	vm, container bool
 	warm          bool
@@ -49,6 +50,7 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	fs.BoolVar(&f.warm, "warm", false, "restore a booted microVM from a snapshot, which the first such run makes; see 'duplex snapshot'")
 	f.runOptions.register(fs)
+	f.limits.register(fs)
 	fs.StringVar(&f.network, "network", "none", "network of a microVM: none, user, or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP]; mac=ADDRESS")
 	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host to the microVM, with --network user")
 	fs.StringVar(&f.trace, "trace", "", "write every exit of the microVM to `FILE`; see 'duplex trace'")
@@ -121,6 +123,9 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	if err := f.validate(a); err != nil {
 		return none, err
 	}
+	if err := f.limits.parse(fs, iso, &f.runOptions); err != nil {
+		return none, a.usage("%v", err)
+	}
 	if fs.NArg() == 0 {
 		return none, a.usage("no image given")
 	}
@@ -175,6 +180,7 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	if err != nil {
 		return nil, none, err
 	}
+	f.limits.apply(&spec)
 	spec.Rootfs = img.Rootfs()
 	if f.probe {
 		if err := addProbe(&spec); err != nil {

@@ -40,6 +40,10 @@ type Spec struct {
 	Hostname string `json:"hostname,omitempty"`
 	// Resources are the limits.
 	Resources Resources `json:"resources"`
+	// Rlimits are set on the command; others are the isolation's own.
+	Rlimits []Rlimit `json:"rlimits,omitempty"`
+	// ShmBytes is the size of /dev/shm; 0 is the isolation's own.
+	ShmBytes int64 `json:"shm_bytes,omitempty"`
 	// ReadOnly mounts the root read-only.
 	ReadOnly bool `json:"read_only,omitempty"`
 	// TTY gives the workload a pseudo-terminal; then stderr is part of stdout.
@@ -110,6 +114,51 @@ type Resources struct {
 	MemoryBytes int64   `json:"memory_bytes,omitempty"`
 	CPUs        float64 `json:"cpus,omitempty"`
 	Pids        int64   `json:"pids,omitempty"`
+	// Host is what only the host's kernel can keep, for a container.
+	Host *HostLimits `json:"host,omitempty"`
+}
+
+// HostLimits are limits of a container by control groups and the like. Zero
+// means none.
+type HostLimits struct {
+	// MemorySwap is memory and swap together, -1 for as much as there is; 0 is no
+	// swap on top of the limit of memory.
+	MemorySwap        int64  `json:"memory_swap,omitempty"`
+	MemoryReservation int64  `json:"memory_reservation,omitempty"`
+	CPUShares         uint64 `json:"cpu_shares,omitempty"` // against 1024
+	// CPUPeriod is the period in which CPUs is counted, in microseconds.
+	CPUPeriod uint64 `json:"cpu_period,omitempty"`
+	// CPUSet and MemSet are lists as "0-3,7".
+	CPUSet    string      `json:"cpu_set,omitempty"`
+	MemSet    string      `json:"mem_set,omitempty"`
+	IOWeight  uint16      `json:"io_weight,omitempty"` // 10 to 1000
+	IO        []IOLimit   `json:"io,omitempty"`
+	HugePages []HugePages `json:"huge_pages,omitempty"`
+	// OOMScoreAdj of the workload; nil leaves it.
+	OOMScoreAdj *int `json:"oom_score_adj,omitempty"`
+}
+
+// IOLimit is a limit of what goes from or to a block device, a second.
+type IOLimit struct {
+	Major int64 `json:"major"`
+	Minor int64 `json:"minor"`
+	Write bool  `json:"write,omitempty"`
+	// Ops: Rate counts requests, not bytes.
+	Ops  bool   `json:"ops,omitempty"`
+	Rate uint64 `json:"rate"`
+}
+
+// HugePages is a limit of huge pages of one size.
+type HugePages struct {
+	Size  string `json:"size"` // as the kernel names it: "2MB"
+	Bytes uint64 `json:"bytes"`
+}
+
+// Rlimit is a limit of the workload's process (setrlimit(2)).
+type Rlimit struct {
+	Resource int    `json:"resource"`
+	Soft     uint64 `json:"soft"`
+	Hard     uint64 `json:"hard"`
 }
 
 // WinSize is a terminal size in characters.

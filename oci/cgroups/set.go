@@ -140,7 +140,7 @@ func (s *Set) makeDir(d Dir) error {
 		}
 		s.Made = append(s.Made, p)
 		if slices.Contains(strings.Split(d.Name, ","), "cpuset") {
-			if err := inheritCpuset(p); err != nil {
+			if err := cgroup.InheritCpuset(p); err != nil {
 				return err
 			}
 		}
@@ -161,25 +161,6 @@ func enableAll(dir string) {
 	for _, c := range strings.Fields(string(b)) {
 		_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0)
 	}
-}
-
-// inheritCpuset fills a new cpuset, which starts empty and takes no process then
-// (cpuset(7), unless cgroup.clone_children is set).
-func inheritCpuset(dir string) error {
-	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
-		own, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil || strings.TrimSpace(string(own)) != "" {
-			return err
-		}
-		up, err := os.ReadFile(filepath.Join(filepath.Dir(dir), file))
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, file), up, 0); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Tasks opens the v1 files that a thread enters by, writing "0".
