@@ -49,13 +49,13 @@ func TestHostLimits(t *testing.T) {
 			"blkio.throttle.write_iops_device", fmt.Sprintf("%d:%d 100", disk[0], disk[1]),
 			"io.max", fmt.Sprintf("%d:%d rbps=max wbps=max riops=max wiops=100", disk[0], disk[1]), true},
 		{"weight", "io", workload.Resources{Host: &workload.HostLimits{IOWeight: 500}},
-			"blkio.weight", "500", "io.weight", "default 4950", true},
+			"blkio.weight blkio.bfq.weight", "500", "io.weight io.bfq.weight", "default 4950", true},
 		{"huge pages", "hugetlb", workload.Resources{Host: &workload.HostLimits{HugePages: []workload.HugePages{{Size: "2MB", Bytes: 4 << 20}}}},
 			"hugetlb.2MB.limit_in_bytes", "4194304", "hugetlb.2MB.max", "4194304", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			file, want := insideCgroup(t, tt.controller, tt.v1, tt.want1, tt.v2, tt.want2)
-			spec := newSpec(newTree(t), "cat", file)
+			files, want := insideCgroup(t, tt.controller, tt.v1, tt.want1, tt.v2, tt.want2)
+			spec := newSpec(newTree(t), append([]string{"catany"}, files...)...)
 			spec.Resources = tt.res
 			r, err := tryRun(t, spec, nil)
 			var missing *cgroup.MissingError
@@ -67,27 +67,34 @@ func TestHostLimits(t *testing.T) {
 			}
 			must(t, err)
 			if strings.TrimSpace(r.out) != want {
-				t.Errorf("%s is %q, want %q (%+v)", file, r.out, want, r.exit)
+				t.Errorf("%v is %q, want %q (%+v)", files, r.out, want, r.exit)
 			}
 		})
 	}
 }
 
-// insideCgroup is where a container sees the file of a controller, and what is to
-// be in it.
-func insideCgroup(t *testing.T, controller, v1, want1, v2, want2 string) (file, want string) {
+// insideCgroup is where a container sees the files of a controller, one of which
+// there is, and what is to be in it. A container of a host that has both versions
+// does not see the v2 ones: then it is nothing.
+func insideCgroup(t *testing.T, controller, v1, want1, v2, want2 string) (files []string, want string) {
 	t.Helper()
 	l, err := cgroup.Find()
 	must(t, err)
-	if controller == "io" {
-		if h, ok := l.By["blkio"]; ok {
-			return filepath.Join("/sys/fs/cgroup", h.Name, v1), want1
-		}
+	h, ok := l.By[controller]
+	if old, is := l.By["blkio"]; controller == "io" && is {
+		h, ok = old, true
 	}
-	if h, ok := l.By[controller]; ok && !h.V2() {
-		return filepath.Join("/sys/fs/cgroup", h.Name, v1), want1
+	names, dir, want := v2, "/sys/fs/cgroup", want2
+	switch {
+	case ok && !h.V2():
+		names, dir, want = v1, filepath.Join(dir, h.Name), want1
+	case ok && !cgroup.OnlyUnified():
+		return nil, ""
 	}
-	return filepath.Join("/sys/fs/cgroup", v2), want2
+	for _, name := range strings.Fields(names) {
+		files = append(files, filepath.Join(dir, name))
+	}
+	return files, want
 }
 
 // firstDisk is the number of a disk of this host.
@@ -111,9 +118,9 @@ func TestProcessLimits(t *testing.T) {
 	score := 500
 	spec := newSpec(newTree(t), "cat", "/proc/self/limits", "/proc/self/oom_score_adj")
 	spec.Resources.Host = &workload.HostLimits{OOMScoreAdj: &score}
-	spec.Rlimits = []workload.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 100, Hard: 200}, {Resource: unix.RLIMIT_CORE}}
+	spec.Rlimits = []workload.Rlimit{{Resource: unix.RLIMIT_MSGQUEUE, Soft: 100, Hard: 200}, {Resource: unix.RLIMIT_CORE}}
 	r := runIt(t, spec)
-	for _, want := range []string{"Max open files            100                  200", "Max core file size        0                    0", "\n500\n"} {
+	for _, want := range []string{"Max msgqueue size         100                  200", "Max core file size        0                    0", "\n500\n"} {
 		if !strings.Contains(r.out, want) {
 			t.Errorf("no %q in\n%s", want, r.out)
 		}

@@ -39,6 +39,15 @@ func work(args []string) int {
 			select {}
 		},
 		"stat": func(a []string) error { i, err := os.Stat(a[0]); fmt.Printf("%o\n", i.Mode().Perm()); return err },
+		"catany": func(a []string) error { // the first there is
+			for _, f := range a {
+				if b, err := os.ReadFile(f); err == nil {
+					_, err = os.Stdout.Write(b)
+					return err
+				}
+			}
+			return nil
+		},
 		"statfs": func(a []string) error {
 			var st unix.Statfs_t
 			err := unix.Statfs(a[0], &st)

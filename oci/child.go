@@ -184,12 +184,17 @@ func newChild(terminal bool, stdio [3]*os.File, preserve int) (*layout, handshak
 }
 
 // startInit starts the container's first process, in its new namespaces.
-func (c *Container) startInit(o CreateOptions, p *handshake.Plan) (*child, error) {
+func (c *Container) startInit(o CreateOptions, p *handshake.Plan) (ch *child, err error) {
 	l, conn, err := newChild(p.Process != nil && p.Process.Terminal, o.Stdio, o.PreserveFDs)
 	if err != nil {
 		return nil, err
 	}
 	defer l.close()
+	defer func() {
+		if err != nil {
+			_ = conn.F.Close() // start may have done it
+		}
+	}()
 	if p.Process != nil {
 		p.Process.Preserve = o.PreserveFDs
 	}

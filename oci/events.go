@@ -31,25 +31,35 @@ func (c *Container) Events(ctx context.Context, interval time.Duration, show fun
 		stats := c.Cgroups.Stats()
 		return show(Event{Type: "stats", ID: c.ID, Data: &stats})
 	}
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	var kills uint64
-	for c.alive() {
+	look := time.NewTicker(min(interval, oomInterval))
+	defer look.Stop()
+	var (
+		kills uint64
+		last  time.Time
+	)
+	for alive := true; alive; {
+		alive = c.alive() // before the count is read: the last kill may be its end
 		if n := c.Cgroups.OOMKills(); n > kills {
 			kills = n
 			if err := show(Event{Type: "oom", ID: c.ID}); err != nil {
 				return err
 			}
 		}
-		stats := c.Cgroups.Stats()
-		if err := show(Event{Type: "stats", ID: c.ID, Data: &stats}); err != nil {
-			return err
+		if alive && time.Since(last) >= interval {
+			last = time.Now()
+			stats := c.Cgroups.Stats()
+			if err := show(Event{Type: "stats", ID: c.ID, Data: &stats}); err != nil {
+				return err
+			}
 		}
 		select {
-		case <-tick.C:
+		case <-look.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 	return nil
 }
+
+// oomInterval is how often events look for processes that were killed.
+const oomInterval = 100 * time.Millisecond

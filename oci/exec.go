@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"syscall"
 
@@ -133,12 +134,17 @@ func (c *Container) execPlan(o ExecOptions) (*handshake.Plan, error) {
 }
 
 // startExec starts a process in the container's namespaces and cgroups.
-func (c *Container) startExec(o ExecOptions, p *handshake.Plan) (*child, error) {
+func (c *Container) startExec(o ExecOptions, p *handshake.Plan) (ch *child, err error) {
 	l, conn, err := newChild(o.Process.Terminal, o.Stdio, o.PreserveFDs)
 	if err != nil {
 		return nil, err
 	}
 	defer l.close()
+	defer func() {
+		if err != nil {
+			_ = conn.F.Close() // start may have done it
+		}
+	}()
 	sys := &syscall.SysProcAttr{Setsid: true}
 	enter, err := c.joinAll(l, p)
 	if err != nil {
@@ -265,11 +271,9 @@ func (c *Container) Update(res *specs.LinuxResources) error {
 	if c.Cgroups == nil || len(c.Cgroups.Dirs) == 0 {
 		return errors.New("update needs a cgroup, and the container has none")
 	}
-	if err := c.Cgroups.Apply(res); err != nil {
-		return err
+	// Kubernetes sends the whole of the limits, with the rules there were.
+	if len(res.Devices) > 0 && !reflect.DeepEqual(res.Devices, deviceRules(c.Spec.Linux.Resources)) {
+		return unsupported("update of devices", "the rules are set when the container is made")
 	}
-	if len(res.Devices) == 0 {
-		return nil
-	}
-	return unsupported("update of devices", "the rules are set when the container is made")
+	return c.Cgroups.Apply(res)
 }

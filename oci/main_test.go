@@ -70,6 +70,15 @@ func work(args []string) int {
 	case "fail":
 		fmt.Fprintln(os.Stderr, "of no use")
 		return 3
+	case "hog": // uses memory until it is killed
+		var keep [][]byte
+		for {
+			b := make([]byte, 1<<20)
+			for i := 0; i < len(b); i += 4096 {
+				b[i] = 1
+			}
+			keep = append(keep, b)
+		}
 	case "wait":
 		_ = unix.Pause() // until it is killed
 	}

@@ -38,6 +38,9 @@ func Run(ctx context.Context, o RunOptions) (int, error) {
 	}
 	c.Close() // others may kill it, exec in it, delete it
 	status, err := c.wait(o.Signals)
+	if status == 128+int(unix.SIGKILL) && c.Cgroups.OOMKills() > 0 {
+		o.warn("killed for want of memory: linux.resources.memory.limit is too low for it")
+	}
 	if o.Keep || err != nil {
 		return status, err
 	}

@@ -64,6 +64,9 @@ func (s *Set) Stats() Stats {
 // OOMKills counts the processes killed for want of memory.
 func (s *Set) OOMKills() uint64 {
 	dir, file := s.Path("memory"), "memory.oom_control"
+	if dir == "" {
+		return 0
+	}
 	if s.V2() {
 		file = "memory.events"
 	}

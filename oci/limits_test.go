@@ -1,0 +1,100 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/duplex-run/duplex/container/cgroup"
+)
+
+// A program that is killed for want of memory ends with 137, and it is said; a
+// container of which events are watched shows it there.
+func TestOOMKill(t *testing.T) {
+	limit := int64(64 << 20)
+	b := newBundle(t, "hog")
+	b.spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
+	b.save(t)
+	o := b.options(t, nil)
+	var said []string
+	o.Warn = func(s string) { said = append(said, s) }
+	status, err := Run(t.Context(), RunOptions{CreateOptions: o})
+	if err != nil || status != 137 || !slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, "killed for want of memory") }) {
+		t.Errorf("status %d, %v; said %q", status, err, said)
+	}
+	b.nothingLeft(t)
+
+	c := b.create(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var kinds []string
+	err = c.Events(ctx, time.Hour, func(e Event) error {
+		kinds = append(kinds, e.Type)
+		if e.Type == "stats" { // the watch has begun
+			return c.Start(t.Context())
+		}
+		return nil
+	})
+	if err != nil || !slices.Equal(kinds, []string{"stats", "oom"}) {
+		t.Errorf("events %q, %v", kinds, err)
+	}
+}
+
+// A new set of limits may come with the rules for devices that there were, as
+// Kubernetes sends it, and not with others.
+func TestUpdate(t *testing.T) {
+	b := newBundle(t, "wait")
+	c := b.create(t)
+	limit := int64(64 << 20)
+	res := &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}, Devices: b.spec.Linux.Resources.Devices}
+	must(t, c.Update(res))
+	if got := c.Cgroups.Stats().Memory.Usage.Limit; got != uint64(limit) {
+		t.Errorf("the limit is %d, want %d", got, limit)
+	}
+	res.Devices = append(slices.Clone(res.Devices), specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"})
+	if err := c.Update(res); err == nil || !strings.Contains(err.Error(), "update of devices is not supported") {
+		t.Errorf("other devices: %v", err)
+	}
+}
+
+// exec runs on the CPUs of final, and without them on those of initial.
+func TestExecCPUAffinity(t *testing.T) {
+	cpus, err := os.ReadFile("/sys/fs/cgroup/cpuset.cpus.effective")
+	if errors.Is(err, os.ErrNotExist) {
+		cpus, err = os.ReadFile("/sys/devices/system/cpu/online")
+	}
+	must(t, err)
+	all, err := cgroup.ParseList(strings.TrimSpace(string(cpus)))
+	must(t, err)
+	last := all[len(all)-1]
+	b := newBundle(t, "wait")
+	c := b.create(t)
+	must(t, c.Start(t.Context()))
+	for _, tt := range []struct {
+		affinity specs.CPUAffinity
+		want     int
+	}{
+		{specs.CPUAffinity{Initial: "0"}, 0},
+		{specs.CPUAffinity{Initial: "0", Final: strconv.Itoa(last)}, last},
+		{specs.CPUAffinity{Final: strconv.Itoa(last)}, last},
+	} {
+		p := c.ExecProcess([]string{"/bin/work", "cat", "/proc/self/status"})
+		p.ExecCPUAffinity = &tt.affinity
+		out, err := os.CreateTemp(t.TempDir(), "out")
+		must(t, err)
+		status, err := c.Exec(t.Context(), ExecOptions{Process: p, Stdio: [3]*os.File{nil, out, out}})
+		must(t, err)
+		text, err := os.ReadFile(out.Name())
+		must(t, err)
+		if status != 0 || !strings.Contains(string(text), "Cpus_allowed_list:\t"+strconv.Itoa(tt.want)+"\n") {
+			t.Errorf("%+v: status %d, want CPU %d in\n%s", tt.affinity, status, tt.want, text)
+		}
+	}
+}
