@@ -171,6 +171,7 @@ func (r Runner) bootToSave(ctx context.Context, spec workload.Spec, memory *os.F
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, closeStreams(m.streams)) }()
+	m.hardware.Slots = 1 + maxVolumes
 	m.hardware.Cmdline += " " + agentproto.SnapshotKey + "=" + diskID
 	file, err := scratch("machine")
 	if err != nil {
