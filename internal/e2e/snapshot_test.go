@@ -55,7 +55,18 @@ func TestSnapshot(t *testing.T) {
 	if r = duplex(t, nil, "snapshot", "prune"); r.status != 0 || r.stdout != "" {
 		t.Errorf("prune of one that can be used: status %d, %q, %q", r.status, r.stdout, r.stderr)
 	}
-	path := filepath.Join(os.Getenv("DUPLEX_CACHE"), "snapshots", name, "memory")
+	dir := filepath.Join(os.Getenv("DUPLEX_CACHE"), "snapshots", name)
+	if err := os.Chown(dir, 1234, 1234); err != nil {
+		t.Fatal(err)
+	}
+	r = duplex(t, nil, concat(warm, []string{image, "/helper", "exit", "0"})...)
+	if r.status != 125 || !strings.Contains(r.stderr, "another user") || !strings.Contains(r.stderr, "snapshots of your own") {
+		t.Errorf("a snapshot of another user's: status %d, %q", r.status, r.stderr)
+	}
+	if err := os.Chown(dir, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "memory")
 	info, err := os.Stat(path)
 	if err != nil || info.Size() != 128<<20 {
 		t.Fatalf("%v, %v", info, err)
