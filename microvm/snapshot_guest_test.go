@@ -130,8 +130,9 @@ func TestGuestSnapshotFails(t *testing.T) {
 	}
 	empty(root)
 	r.Console, r.Cmdline = nil, ""
-	small := t.TempDir()
-	err := listing.OnSmallDisk(4<<20, small, func() error {
+	disk := t.TempDir()
+	small := filepath.Join(disk, "snapshots") // not writable by everybody
+	err := listing.OnSmallDisk(4<<20, disk, func() error {
 		var own *workload.Error
 		dir, err := r.CreateSnapshot(t.Context(), spec, small)
 		if !errors.As(err, &own) || !strings.Contains(err.Error(), "the file system of "+small+" is full") || own.Remedy == "" {

@@ -334,24 +334,26 @@ func TestFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: mounts a small file system")
 	}
-	root := t.TempDir()
-	err := listing.OnSmallDisk(1<<20, root, func() error {
+	disk := t.TempDir()
+	root := filepath.Join(disk, "snapshots") // not writable by everybody
+	check(t, listing.OnSmallDisk(1<<20, disk, func() error {
 		p, err := Create(root)
-		check(t, err)
+		if err != nil {
+			return err
+		}
 		_, err = p.Memory.WriteAt(bytes.Repeat([]byte{1}, 1<<20-8192), 0)
-		check(t, err)
 		// The machine's state does not fit.
-		if dir, err := p.Commit(testKey(), bytes.Repeat([]byte{2}, 64<<10)); !errors.Is(err, unix.ENOSPC) {
-			t.Errorf("%q, %v", dir, err)
+		dir, full := p.Commit(testKey(), bytes.Repeat([]byte{2}, 64<<10))
+		if !errors.Is(full, unix.ENOSPC) {
+			t.Errorf("%q, %v", dir, full)
 		}
-		check(t, p.Abandon())
-		entries, err := os.ReadDir(root)
-		if err != nil || len(entries) > 0 {
-			t.Errorf("left %v, %v", entries, err)
+		err = errors.Join(err, p.Abandon())
+		entries, rerr := os.ReadDir(root)
+		if len(entries) > 0 {
+			t.Errorf("left %v", entries)
 		}
-		return nil
-	})
-	check(t, err)
+		return errors.Join(err, rerr)
+	}))
 }
 
 func FuzzParse(f *testing.F) {
