@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -24,10 +23,14 @@ func sizeShm(size int64) error {
 	return nil
 }
 
+var errLimits = errors.New("set the resource limits")
+
 // forkExec starts the command, with its resource limits. They are set from
 // outside, while it stands still for its tracer (ptrace(2)) before its first
-// instruction: limits of this process's own would hit the agent.
-func forkExec(path string, spec *workload.Spec, attr *syscall.ProcAttr) (int, *workload.Exit, error) {
+// instruction: limits of this process's own would hit the agent. Only the workload has limits,
+// which is started before anything waits for other children: that would see it
+// stop, too.
+func forkExec(path string, spec *workload.Spec, attr *syscall.ProcAttr) (int, error) {
 	if len(spec.Rlimits) > 0 {
 		runtime.LockOSThread() // the tracer is a thread
 		defer runtime.UnlockOSThread()
@@ -35,16 +38,16 @@ func forkExec(path string, spec *workload.Spec, attr *syscall.ProcAttr) (int, *w
 	}
 	pid, err := syscall.ForkExec(path, spec.Argv, attr)
 	if err != nil {
-		return 0, launch.ExecFailed(spec.Argv[0], err), nil
+		return 0, err
 	}
 	if len(spec.Rlimits) == 0 {
-		return pid, nil, nil
+		return pid, nil
 	}
 	if err := setRlimits(pid, spec.Rlimits); err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
-		return 0, nil, fmt.Errorf("set the resource limits: %w", err)
+		return 0, fmt.Errorf("%w: %w", errLimits, err)
 	}
-	return pid, nil, nil
+	return pid, nil
 }
 
 // setRlimits waits for the child to stop, sets its limits and lets it go on.
