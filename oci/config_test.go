@@ -205,3 +205,22 @@ func FuzzParse(f *testing.F) {
 		warnings(spec)
 	})
 }
+
+// Nothing in a process.json of exec makes the runtime panic.
+func FuzzProcess(f *testing.F) {
+	data, err := json.Marshal(Example().Process)
+	must(f, err)
+	f.Add(data)
+	f.Add([]byte(`{"args":["x"],"cwd":"/","rlimits":[{"type":"RLIMIT_NOFILE","soft":1,"hard":2}],"scheduler":{"policy":"SCHED_BATCH"},"execCPUAffinity":{"initial":"0-1"}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p := &specs.Process{}
+		if json.Unmarshal(data, p) != nil || CheckProcess(p) != nil {
+			return
+		}
+		c := &Container{record: record{Spec: Example()}}
+		plan, err := c.execPlan(ExecOptions{Process: p})
+		if err == nil && (len(plan.Process.Argv) == 0 || !filepath.IsAbs(plan.Process.Cwd)) {
+			t.Errorf("a plan without a program or directory: %+v", plan.Process)
+		}
+	})
+}

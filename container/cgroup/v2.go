@@ -3,7 +3,6 @@ package cgroup
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -46,9 +45,6 @@ func v2Writes(res *specs.LinuxResources) ([]Write, error) {
 		return nil, errors.New("linux.resources.network is not supported on cgroup v2, which has no such controller")
 	}
 	for _, file := range sortedKeys(res.Unified) {
-		if file != filepath.Base(file) || file == "." || file == ".." {
-			return nil, fmt.Errorf("linux.resources.unified: %q is not the name of a file", file)
-		}
 		out = append(out, Write{Controller: "unified", File: file, Value: res.Unified[file]})
 	}
 	return out, nil

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -26,14 +27,21 @@ type Write struct {
 
 // Writes are what limits come to in files of cgroup v1 or v2, in the order to
 // write them in.
-func Writes(res *specs.LinuxResources, v2 bool) ([]Write, error) {
-	if v2 {
-		return v2Writes(res)
+func Writes(res *specs.LinuxResources, v2 bool) (list []Write, err error) {
+	switch {
+	case v2:
+		list, err = v2Writes(res)
+	case len(res.Unified) > 0:
+		err = errors.New("linux.resources.unified is not supported on cgroup v1")
+	default:
+		list, err = v1Writes(res)
 	}
-	if len(res.Unified) > 0 {
-		return nil, errors.New("linux.resources.unified is not supported on cgroup v1")
+	for _, w := range list { // page sizes and unified's keys are the bundle's
+		if w.File != filepath.Base(w.File) || w.File == "." || w.File == ".." || strings.ContainsRune(w.File, 0) {
+			return nil, fmt.Errorf("linux.resources: %q is not the name of a file", w.File)
+		}
 	}
-	return v1Writes(res)
+	return list, err
 }
 
 // PutAll writes list, each into what dir gives for its controller; "" is none.

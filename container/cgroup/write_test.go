@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -39,6 +40,7 @@ func TestWrites(t *testing.T) {
 		{"network", specs.LinuxResources{Network: &specs.LinuxNetwork{ClassID: ptr(uint32(3))}}, "net_cls.classid=3", "!not supported on cgroup v2"},
 		{"unified", specs.LinuxResources{Unified: map[string]string{"memory.high": "9", "cpu.max": "max"}},
 			"!not supported on cgroup v1", "cpu.max=max memory.high=9"},
+		{"page size", specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB/../../x"}}}, "!not the name of a file", "!not the name of a file"},
 		{"unified path", specs.LinuxResources{Unified: map[string]string{"../x": "9"}}, "!not supported", "!not the name of a file"},
 	} {
 		for version, want := range map[int]string{1: tt.v1, 2: tt.v2} {
@@ -58,6 +60,38 @@ func TestWrites(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Whatever resources say, only files of the group itself are written.
+func FuzzWrites(f *testing.F) {
+	f.Add([]byte(`{"memory":{"limit":1,"swap":2},"cpu":{"quota":1,"period":2,"cpus":"0-3"},"unified":{"memory.high":"1"}}`))
+	f.Add([]byte(`{"hugepageLimits":[{"pageSize":"../2MB","limit":1}],"blockIO":{"weight":10,"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1}]}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var res specs.LinuxResources
+		if json.Unmarshal(data, &res) != nil {
+			return
+		}
+		for _, v2 := range []bool{false, true} {
+			list, err := Writes(&res, v2)
+			for _, w := range list {
+				if err != nil || strings.ContainsAny(w.File, "/\x00") || w.File == "" {
+					t.Errorf("file %q, %v", w.File, err)
+				}
+			}
+		}
+	})
+}
+
+func FuzzParseList(f *testing.F) {
+	f.Add("0-3,7")
+	f.Fuzz(func(t *testing.T, s string) {
+		list, err := ParseList(s)
+		for _, n := range list {
+			if err != nil || n < 0 || n > 1023 {
+				t.Errorf("%q: %d, %v", s, n, err)
+			}
+		}
+	})
 }
 
 func TestWeight(t *testing.T) {
