@@ -17,6 +17,7 @@ import (
 	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/container/fork"
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/oci/cgroups"
 )
 
 // child is a process on its way into a container.
@@ -212,22 +213,22 @@ func (c *Container) startInit(o CreateOptions, p *handshake.Plan) (ch *child, er
 	if err := c.mapMounts(l, p); err != nil {
 		return nil, err
 	}
-	if err := joinCgroups(c, l, sys, p); err != nil {
+	if err := joinCgroups(c.Cgroups, l, sys, p); err != nil {
 		return nil, err
 	}
 	return l.start(o.PreserveFDs, sys, conn, enter)
 }
 
 // joinCgroups has the child enter the groups.
-func joinCgroups(c *Container, l *layout, sys *syscall.SysProcAttr, p *handshake.Plan) error {
-	tasks, err := c.Cgroups.Tasks()
+func joinCgroups(set *cgroups.Set, l *layout, sys *syscall.SysProcAttr, p *handshake.Plan) error {
+	tasks, err := set.Tasks()
 	if err != nil {
 		return err
 	}
 	for _, f := range tasks {
 		p.CgroupTasks = append(p.CgroupTasks, l.add(f))
 	}
-	v2, err := c.Cgroups.Unified()
+	v2, err := set.Unified()
 	if err != nil || v2 == nil {
 		return err
 	}

@@ -40,7 +40,11 @@ func TestParseRefuses(t *testing.T) {
 		{"SELinux", func(s *specs.Spec) { s.Process.SelinuxLabel = "x" }, "process.selinuxLabel is not supported"},
 		{"mount label", func(s *specs.Spec) { s.Linux.MountLabel = "x" }, "linux.mountLabel is not supported"},
 		{"RDT", func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }, "linux.intelRdt is not supported"},
-		{"NUMA", func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{} }, "linux.memoryPolicy is not supported"},
+		{"NUMA mode", func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{} }, "linux.memoryPolicy.mode"},
+		{"NUMA nodes", func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "x"} }, "linux.memoryPolicy.nodes"},
+		{"NUMA flags", func(s *specs.Spec) {
+			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "0", Flags: []specs.MemoryPolicyFlagType{"x"}}
+		}, "linux.memoryPolicy.flags"},
 		{"interfaces", func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}} }, "linux.netDevices is not supported"},
 		{"RDMA", func(s *specs.Spec) { s.Linux.Resources.Rdma = map[string]specs.LinuxRdma{"m": {}} }, "linux.resources.rdma is not supported"},
 		{"Windows", func(s *specs.Spec) { s.Windows = &specs.Windows{} }, "windows is not supported"},

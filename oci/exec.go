@@ -26,6 +26,7 @@ type ExecOptions struct {
 	PreserveFDs   int
 	Detach        bool
 	IgnorePaused  bool
+	Cgroups       []string // below the container's; see cgroups.Set.Sub
 	Stdio         [3]*os.File // as of CreateOptions
 	Signals       <-chan os.Signal
 	Warn          func(string)
@@ -118,6 +119,9 @@ func (c *Container) execPlan(o ExecOptions) (*handshake.Plan, error) {
 	if process.Personality, err = personality(c.Spec.Linux.Personality); err != nil {
 		return nil, err
 	}
+	if process.MemoryPolicy, err = memoryPolicy(c.Spec.Linux.MemoryPolicy); err != nil {
+		return nil, err
+	}
 	filter, err := Seccomp(c.Spec.Linux.Seccomp)
 	if err != nil {
 		return nil, err
@@ -150,7 +154,13 @@ func (c *Container) startExec(o ExecOptions, p *handshake.Plan) (ch *child, err 
 	if err != nil {
 		return nil, err
 	}
-	if err := joinCgroups(c, l, sys, p); err != nil {
+	set := c.Cgroups
+	if len(o.Cgroups) > 0 {
+		if set, err = set.Sub(o.Cgroups); err != nil {
+			return nil, fmt.Errorf("--cgroup: %w", err)
+		}
+	}
+	if err := joinCgroups(set, l, sys, p); err != nil {
 		return nil, err
 	}
 	if a := o.Process.ExecCPUAffinity; a != nil {

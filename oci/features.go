@@ -16,7 +16,14 @@ func Features() *features.Features {
 	for f := range filterFlags {
 		flags = append(flags, string(f))
 	}
-	sortStrings(namespaces, flags)
+	modes, memFlags := []string{}, []string{}
+	for m := range memoryModes {
+		modes = append(modes, string(m))
+	}
+	for f := range memoryFlags {
+		memFlags = append(memFlags, string(f))
+	}
+	sortStrings(namespaces, flags, modes, memFlags)
 	return &features.Features{
 		OCIVersionMin: "1.0.0", OCIVersionMax: specs.Version,
 		Hooks:        []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
@@ -37,6 +44,7 @@ func Features() *features.Features {
 			IntelRdt:        &features.IntelRdt{Enabled: &no},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 			NetDevices:      &features.NetDevices{Enabled: &no},
+			MemoryPolicy:    &features.MemoryPolicy{Modes: modes, Flags: memFlags},
 		},
 	}
 }

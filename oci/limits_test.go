@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,6 +62,53 @@ func TestUpdate(t *testing.T) {
 	res.Devices = append(slices.Clone(res.Devices), specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"})
 	if err := c.Update(res); err == nil || !strings.Contains(err.Error(), "update of devices is not supported") {
 		t.Errorf("other devices: %v", err)
+	}
+}
+
+// The program's memory has the policy of the bundle, which the kernel shows for
+// each mapping (numa(7)); an impossible one is the kernel's error.
+func TestMemoryPolicy(t *testing.T) {
+	b := newBundle(t, "cat", "/proc/self/numa_maps")
+	b.spec.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "0", Flags: []specs.MemoryPolicyFlagType{"MPOL_F_STATIC_NODES"}}
+	if out := b.output(t); !strings.Contains(out, " bind=static:0 ") {
+		t.Errorf("numa_maps:\n%s", out)
+	}
+	b.spec.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_BIND"}
+	if _, _, err := b.run(t); err == nil || !strings.Contains(err.Error(), "set the memory policy: invalid argument") {
+		t.Errorf("no nodes: %v", err)
+	}
+}
+
+// exec --cgroup enters groups below the container's, and no others.
+func TestExecCgroup(t *testing.T) {
+	b := newBundle(t, "wait")
+	c := b.create(t)
+	must(t, c.Start(t.Context()))
+	for _, d := range c.Cgroups.Dirs {
+		must(t, os.Mkdir(filepath.Join(d.Path, "below"), 0o755))
+	}
+	exec := func(cgroup string) (string, error) {
+		out, err := os.CreateTemp(t.TempDir(), "out")
+		must(t, err)
+		p := c.ExecProcess([]string{"/bin/work", "cat", "/proc/self/cgroup"})
+		_, err = c.Exec(t.Context(), ExecOptions{Process: p, Cgroups: []string{cgroup}, Stdio: [3]*os.File{nil, out, out}})
+		text, rerr := os.ReadFile(out.Name())
+		must(t, rerr)
+		return string(text), err
+	}
+	text, err := exec("below")
+	must(t, err)
+	if strings.Count(text, "/below\n") < len(c.Cgroups.Dirs) {
+		t.Errorf("not in all groups:\n%s", text)
+	}
+	for cgroup, want := range map[string]string{"nothing": "no such cgroup", "../..": "", "moon:below": "of that controller"} {
+		text, err := exec(cgroup)
+		if want == "" && err == nil && !strings.Contains(text, "..") {
+			continue // that is the container's own
+		}
+		if want == "" || err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("--cgroup %s: %v, %q", cgroup, err, text)
+		}
 	}
 }
 

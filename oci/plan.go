@@ -88,6 +88,9 @@ func plan(s *specs.Spec, id, bundle string) (*handshake.Plan, error) {
 	if out.Process.Personality, err = personality(s.Linux.Personality); err != nil {
 		return nil, err
 	}
+	if out.Process.MemoryPolicy, err = memoryPolicy(s.Linux.MemoryPolicy); err != nil {
+		return nil, err
+	}
 	filter, err := Seccomp(s.Linux.Seccomp)
 	if err != nil {
 		return nil, fmt.Errorf("config.json: %w", err)

@@ -141,15 +141,17 @@ func checkNotSupported(s *specs.Spec) error {
 		return unsupported("linux.mountLabel", "duplex does not set SELinux labels")
 	case l.IntelRdt != nil:
 		return unsupported("linux.intelRdt", "duplex does not manage resctrl")
-	case l.MemoryPolicy != nil:
-		return unsupported("linux.memoryPolicy", "duplex does not set NUMA policies")
 	case len(l.NetDevices) > 0:
 		return unsupported("linux.netDevices", "duplex does not move network interfaces")
 	case l.Resources != nil && len(l.Resources.Rdma) > 0:
 		return unsupported("linux.resources.rdma", "duplex does not manage RDMA")
 	}
-	_, err := personality(l.Personality)
-	return err
+	_, err := memoryPolicy(l.MemoryPolicy)
+	_, perr := personality(l.Personality)
+	if err != nil {
+		return err
+	}
+	return perr
 }
 
 func checkHooks(s *specs.Spec) error {

@@ -171,6 +171,8 @@ type Process struct {
 	IOPriority int `json:"io_priority,omitempty"`
 	// Personality is the argument of personality(2); 0 is none (PER_LINUX).
 	Personality uint32 `json:"personality,omitempty"`
+	// MemoryPolicy is NUMA's (set_mempolicy(2)); nil is none.
+	MemoryPolicy *MemoryPolicy `json:"memory_policy,omitempty"`
 	// CPUs is the affinity to take right before execve, as a list of numbers.
 	CPUs []int `json:"cpus,omitempty"`
 
@@ -180,6 +182,12 @@ type Process struct {
 	Notify bool `json:"notify,omitempty"`
 	// Preserve descriptors from 3 on go to the program.
 	Preserve int `json:"preserve,omitempty"`
+}
+
+// MemoryPolicy are the arguments of set_mempolicy(2).
+type MemoryPolicy struct {
+	Mode  int   `json:"mode"` // MPOL_*, with flags
+	Nodes []int `json:"nodes,omitempty"`
 }
 
 // Scheduler are the fields of struct sched_attr (sched_setattr(2)).

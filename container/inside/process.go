@@ -31,6 +31,7 @@ func (o *oci) processSteps() []ociStep {
 		{"find the program", o.find},
 		{"set the AppArmor profile", func() error { return setAppArmor(p.AppArmor) }},
 		{"set the scheduler", func() error { return setScheduler(p) }},
+		{"set the memory policy", func() error { return setMemoryPolicy(p.MemoryPolicy) }},
 		{"raise the resource limits", func() error { return raiseRlimits(p.Rlimits) }},
 		{"set the personality", func() error { return setPersonality(p.Personality) }},
 		{"set no_new_privs", func() error { return noNewPrivs(p) }},
@@ -209,6 +210,21 @@ func setRlimits(limits []workload.Rlimit) error {
 		}
 	}
 	return nil
+}
+
+// setMemoryPolicy is for this thread, which becomes the program.
+func setMemoryPolicy(p *handshake.MemoryPolicy) error {
+	if p == nil {
+		return nil
+	}
+	if len(p.Nodes) == 0 {
+		return unix.SetMemPolicy(p.Mode, nil)
+	}
+	var set unix.CPUSet // a mask of numbers, of nodes too
+	for _, n := range p.Nodes {
+		set.Set(n)
+	}
+	return unix.SetMemPolicy(p.Mode, &set)
 }
 
 func setPersonality(p uint32) error {

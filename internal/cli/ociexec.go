@@ -21,7 +21,7 @@ import (
 type ociExecFlags struct {
 	oci.ExecOptions
 	process, cwd, user, apparmor, label string
-	env, caps, cgroup                   []string
+	env, caps                           []string
 	gids                                []int64
 	tty, noNewPrivs                     bool
 }
@@ -41,7 +41,7 @@ func (f *ociExecFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.noNewPrivs, "no-new-privs", false, "set no_new_privs")
 	fs.StringArrayVarP(&f.caps, "cap", "c", nil, "add a `CAPABILITY`")
 	fs.IntVar(&f.PreserveFDs, "preserve-fds", 0, "hand `N` descriptors from 3 on to the program")
-	fs.StringArrayVar(&f.cgroup, "cgroup", nil, "refused: the program is in the container's cgroup")
+	fs.StringArrayVar(&f.Cgroups, "cgroup", nil, "run in a cgroup below the container's: `[CONTROLLER:]PATH`")
 	fs.BoolVar(&f.IgnorePaused, "ignore-paused", false, "start it in a paused container: it waits for resume")
 }
 
@@ -54,8 +54,6 @@ func ociExec(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) e
 	switch {
 	case f.label != "":
 		return o.usage("--process-label is not supported: duplex does not set SELinux labels")
-	case len(f.cgroup) > 0:
-		return o.usage("--cgroup is not supported: the program is in the container's cgroup")
 	case f.process == "" && fs.NArg() < 2:
 		return o.usage("no program given")
 	case f.PreserveFDs < 0 || f.PreserveFDs > 1<<16:

@@ -163,6 +163,40 @@ func enableAll(dir string) {
 	}
 }
 
+// Sub is the groups of a process in groups below the container's, which exist:
+// each of list is [CONTROLLER[,CONTROLLER]:]PATH, runc's form; without a controller
+// it is for all that are not named.
+func (s *Set) Sub(list []string) (*Set, error) {
+	if s == nil || len(s.Dirs) == 0 {
+		return nil, errors.New("the container has no cgroup")
+	}
+	out := &Set{Dirs: slices.Clone(s.Dirs)}
+	for _, v := range list {
+		names, path, named := strings.Cut(v, ":")
+		if !named {
+			names, path = "", v
+		}
+		found := false
+		for i, d := range s.Dirs {
+			if named && !slices.Contains(strings.Split(d.Name, ","), strings.Split(names, ",")[0]) {
+				continue
+			}
+			if !named && out.Dirs[i].Path != d.Path {
+				continue
+			}
+			found = true
+			out.Dirs[i].Path = filepath.Join(d.Path, filepath.Join("/", path)) // not above
+			if info, err := os.Stat(out.Dirs[i].Path); err != nil || !info.IsDir() {
+				return nil, fmt.Errorf("%s: the container has no such cgroup", v)
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("%s: the container has no cgroup of that controller", v)
+		}
+	}
+	return out, nil
+}
+
 // Tasks opens the v1 files that a thread enters by, writing "0".
 func (s *Set) Tasks() ([]*os.File, error) {
 	var out []*os.File
