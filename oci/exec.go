@@ -26,7 +26,7 @@ type ExecOptions struct {
 	PreserveFDs   int
 	Detach        bool
 	IgnorePaused  bool
-	Cgroups       []string // below the container's; see cgroups.Set.Sub
+	Cgroups       []string    // below the container's; see cgroups.Set.Sub
 	Stdio         [3]*os.File // as of CreateOptions
 	Signals       <-chan os.Signal
 	Warn          func(string)

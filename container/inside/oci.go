@@ -217,5 +217,5 @@ func (o *oci) become() error {
 		}
 	}
 	err := unix.Exec(o.path, p.Argv, p.Env)
-	return &handshake.StepError{Step: "exec", Err: errors.New(launch.ExecFailed(p.Argv[0], err).Message)}
+	return &handshake.StepError{Step: "exec", Err: cannotExecute(launch.ExecFailed(p.Argv[0], err))}
 }

@@ -63,14 +63,18 @@ func (o *oci) find() error {
 	}
 	path, exit, err := launch.Prepare(workload.Spec{Argv: p.Argv, Env: p.Env, Cwd: p.Cwd, User: user, ID: "-"})
 	if exit != nil {
-		code := unix.EACCES
-		if exit.Code == workload.StatusNotFound {
-			code = unix.ENOENT
-		}
-		return &notExecutable{exit.Message, code}
+		return cannotExecute(exit)
 	}
 	o.path = path
 	return err
+}
+
+func cannotExecute(exit *workload.Exit) error {
+	code := unix.EACCES
+	if exit.Code == workload.StatusNotFound {
+		code = unix.ENOENT
+	}
+	return &notExecutable{exit.Message, code}
 }
 
 // notExecutable is the error of a program that cannot be executed, with the
