@@ -20,11 +20,16 @@ const guestCID = 3
 // streamMap is one stream for each of the agent's ports.
 type streamMap map[agentproto.Port]*os.File
 
-// agentStreams makes the streams to the agent: ours are for the session, usable
-// from before the guest is up; theirs for the bridge.
-func agentStreams() (ours, theirs streamMap, err error) {
+// agentStreams makes the streams to the agent, and one for the workload with talk:
+// ours are for the session, usable from before the guest is up; theirs for the
+// bridge.
+func agentStreams(talk bool) (ours, theirs streamMap, err error) {
 	ours, theirs = streamMap{}, streamMap{}
-	for _, p := range agentPorts {
+	ports := agentPorts
+	if talk {
+		ports = append(ports[:len(ports):len(ports)], workloadPort)
+	}
+	for _, p := range ports {
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("socketpair: %w", err), closeStreams(ours), closeStreams(theirs))

@@ -157,4 +157,7 @@ func (u unpacked) take(name string) *os.File {
 // agentPorts are the streams that the agent opens.
 var agentPorts = []agentproto.Port{agentproto.Control, agentproto.Stdin, agentproto.Stdout, agentproto.Stderr}
 
+// workloadPort is the stream of Runner.Talk, among the agent's.
+const workloadPort = agentproto.Port(agentproto.WorkloadPort - agentproto.FirstPort)
+
 func agentFile(p agentproto.Port) string { return numbered(fileAgent, int(p)) }
