@@ -95,6 +95,10 @@ func (p *parcel) pack(h *Hardware) error {
 		if n.Tap == "" {
 			continue
 		}
+		if n.File != nil {
+			p.add(numbered(fileTap, i), n.File)
+			continue
+		}
 		tap, err := net.OpenTAP(n.Tap)
 		if err != nil {
 			return &workload.Error{Op: "make the microVM", Err: fmt.Errorf("network: %w", err)}

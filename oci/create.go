@@ -198,7 +198,7 @@ func takeOver(dir, root, id string) error {
 // undo removes everything of the container, living or dead.
 func (c *Container) undo() error {
 	c.killInit()
-	errs := []error{c.Cgroups.Remove()}
+	errs := []error{c.Cgroups.Remove(), c.disconnect()}
 	if c.Unmount != "" {
 		errs = append(errs, unmount(c.Unmount))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/duplex-run/duplex/container/handshake"
 	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/oci/nic"
 )
 
 // Guest is what a microVM boots: files of the host.
@@ -79,11 +81,17 @@ func (o CreateOptions) machine(ctx context.Context, s *specs.Spec, bundle string
 const supervisorName = "duplex-oci-vm"
 
 // Init turns a process that was started from this executable into a machine's
-// supervisor. In any other it does nothing. main must call it first, after
-// microvm.Init.
+// supervisor, or what stands for a further program in it. In any other it does
+// nothing. main must call it first, after microvm.Init.
 func Init() {
-	if len(os.Args) == 3 && os.Args[0] == supervisorName {
+	if len(os.Args) != 3 {
+		return
+	}
+	switch os.Args[0] {
+	case supervisorName:
 		os.Exit(supervise(os.Args[1], os.Args[2]))
+	case execName:
+		os.Exit(stand(os.Args[1], os.Args[2]))
 	}
 }
 
@@ -98,11 +106,6 @@ func (c *Container) startSupervisor(o CreateOptions) (*child, error) {
 		return nil, err
 	}
 	defer l.close()
-	conn, end, err := handshake.Pair()
-	if err != nil {
-		return nil, err
-	}
-	l.add(end) // descriptor 3
 	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
 		ownNamespace(sys)
@@ -115,16 +118,12 @@ func (c *Container) startSupervisor(o CreateOptions) (*child, error) {
 	case ok:
 		f, err := openNamespace(n.Type, n.Path)
 		if err != nil {
-			return nil, errors.Join(err, conn.F.Close())
+			return nil, err
 		}
 		l.owned = append(l.owned, f)
 		enter = func() error { return unix.Setns(int(f.Fd()), unix.CLONE_NEWNET) }
 	}
-	root, err := filepath.Abs(filepath.Dir(c.dir))
-	if err != nil {
-		return nil, errors.Join(err, conn.F.Close())
-	}
-	ch, err := l.startProgram("/proc/self/exe", []string{supervisorName, root, c.ID}, sys, conn, enter)
+	ch, err := c.startHelper(l, supervisorName, sys, enter)
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +133,21 @@ func (c *Container) startSupervisor(o CreateOptions) (*child, error) {
 		return nil, err
 	}
 	return ch, nil
+}
+
+// startHelper starts this program once more, for this container; its end of the
+// handshake is descriptor 3.
+func (c *Container) startHelper(l *layout, name string, sys *syscall.SysProcAttr, enter func() error) (*child, error) {
+	root, err := filepath.Abs(filepath.Dir(c.dir))
+	if err != nil {
+		return nil, err
+	}
+	conn, end, err := handshake.Pair()
+	if err != nil {
+		return nil, err
+	}
+	l.add(end)
+	return l.startProgram("/proc/self/exe", []string{name, root, c.ID}, sys, conn, enter)
 }
 
 // ownNamespace makes a user namespace in which the caller is the same user, with
@@ -155,4 +169,27 @@ func (c *Container) adopt(pid int) error {
 		}
 	}
 	return nil
+}
+
+// disconnect undoes what the machine made in a network namespace that outlives it.
+func (c *Container) disconnect() error {
+	n, ok := namespace(c.Spec, specs.NetworkNamespace)
+	if c.VM == nil || c.VM.Net != netNamespace || !ok || n.Path == "" {
+		return nil
+	}
+	f, err := openNamespace(n.Type, n.Path)
+	if err != nil {
+		return nil // it has gone, and all in it
+	}
+	defer func() { _ = f.Close() }()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
+		if err == nil {
+			err = nic.Disconnect()
+		}
+		done <- err
+	}()
+	return <-done
 }

@@ -73,9 +73,24 @@ func (s *supervisor) serveControl(l *os.File) {
 
 func (s *supervisor) answer(f *os.File) {
 	defer func() { _ = f.Close() }()
-	t := newTalk(f)
+	from, streams, err := receiveStreams(f)
+	defer func() {
+		for _, f := range streams {
+			_ = f.Close()
+		}
+	}()
+	if err != nil {
+		return
+	}
+	t := newTalkOf(f, from)
 	q, err := t.hear()
 	if err != nil {
+		return
+	}
+	if q.Op == opExec {
+		if err := s.exec(t, q, streams); err != nil {
+			_ = t.say(errorWord(err))
+		}
 		return
 	}
 	a, err := s.talk.ask(q)

@@ -14,22 +14,26 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/microvm"
+	"github.com/duplex-run/duplex/oci/nic"
 )
 
 // supervisor has one container's machine, from create to its end.
 type supervisor struct {
-	c      *Container
-	plan   *guestPlan
-	create handshake.Conn // to the process that creates the container, until it is ready
-	ready  atomic.Bool
-	talk   *talk // to the runtime in the guest
-	stdio  workload.Stdio
-	tty    *terminal
-	ended  chan struct{} // the machine has
-	exit   workload.Exit
-	err    error
+	c       *Container
+	plan    *guestPlan
+	create  handshake.Conn // to the process that creates the container, until it is ready
+	ready   atomic.Bool
+	talk    *talk // to the runtime in the guest
+	control atomic.Pointer[workload.Controller]
+	execs   atomic.Uint64
+	stdio   workload.Stdio
+	tty     *terminal
+	ended   chan struct{} // the machine has
+	exit    workload.Exit
+	err     error
 }
 
 // supervise is that process. Its status is the program's, as a container's first
@@ -137,6 +141,7 @@ func (s *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	ctx, end := context.WithCancel(ctx)
+	s.stdio.Running = func(c workload.Controller) { s.control.Store(&c) }
 	go func() {
 		defer close(s.ended)
 		defer end()
@@ -259,7 +264,18 @@ func (s *supervisor) network() (*microvm.Network, error) {
 	case netUser:
 		return &microvm.Network{}, nil
 	case netNamespace:
-		return nil, nil
+		i, err := nic.Connect(func(text string) { s.say(text) })
+		if err != nil || i == nil {
+			return nil, err
+		}
+		return &microvm.Network{
+			Tap: i.Tap.Name(), File: i.Tap, MAC: i.MAC,
+			Guest: &agentproto.Network{Addresses: i.Addresses, Gateways: i.Gateways, MTU: i.MTU},
+		}, nil
 	}
 	return nil, nil
 }
+
+// say says what the user should know where the container's program writes its
+// errors.
+func (s *supervisor) say(text string) { fmt.Fprintf(os.Stderr, "duplex: %s\n", text) }

@@ -23,10 +23,13 @@ type word struct {
 	Signal syscall.Signal `json:"signal,omitempty"` // kill, signal
 	All    bool           `json:"all,omitempty"`    // kill
 
+	Process json.RawMessage   `json:"process,omitempty"` // exec: a specs.Process
+	Size    *workload.WinSize `json:"size,omitempty"`    // exec, signal: of the terminal
+
 	// Of an answer:
 	Error  string         `json:"error,omitempty"`
 	Remedy string         `json:"remedy,omitempty"`
-	Status int            `json:"status,omitempty"` // of the error
+	Status int            `json:"status,omitempty"` // of the error, or exec's
 	Procs  []GuestProcess `json:"procs,omitempty"`  // ps
 	Stats  *cgroups.Stats `json:"stats,omitempty"`  // stats
 	OOM    uint64         `json:"oom,omitempty"`    // stats: processes killed for want of memory
@@ -39,6 +42,9 @@ const (
 	opKill  wordOp = "kill"
 	opPS    wordOp = "ps"
 	opStats wordOp = "stats"
+	// opExec is the supervisor's alone, and followed by any number of opSignal.
+	opExec   wordOp = "exec"
+	opSignal wordOp = "signal"
 )
 
 // GuestProcess is a process of a container in a microVM, as its guest sees it.
@@ -87,8 +93,10 @@ type talk struct {
 	in *bufio.Scanner
 }
 
-func newTalk(f *os.File) *talk {
-	t := &talk{w: f, in: bufio.NewScanner(f)}
+func newTalk(f *os.File) *talk { return newTalkOf(f, f) }
+
+func newTalkOf(w io.Writer, r io.Reader) *talk {
+	t := &talk{w: w, in: bufio.NewScanner(r)}
 	t.in.Buffer(make([]byte, 0, 4<<10), maxWord)
 	return t
 }
