@@ -158,8 +158,8 @@ func (u unpacked) take(name string) *os.File {
 	return f
 }
 
-// agentPorts are the streams that the agent opens.
-var agentPorts = []agentproto.Port{agentproto.Control, agentproto.Stdin, agentproto.Stdout, agentproto.Stderr}
+// agentPorts are the streams that the agent opens, and the way to more.
+var agentPorts = []agentproto.Port{agentproto.Control, agentproto.Stdin, agentproto.Stdout, agentproto.Stderr, further}
 
 // workloadPort is the stream of Runner.Talk, among the agent's.
 const workloadPort = agentproto.Port(agentproto.WorkloadPort - agentproto.FirstPort)
