@@ -257,6 +257,9 @@ func (c *Container) Pause() error {
 	if s := c.Status(); s != specs.StateRunning && s != specs.StateCreated {
 		return fmt.Errorf("container not running or created: %s", s)
 	}
+	if c.VM != nil {
+		return c.pauseMachine(true)
+	}
 	return c.Cgroups.Freeze(true)
 }
 
@@ -264,6 +267,9 @@ func (c *Container) Pause() error {
 func (c *Container) Resume() error {
 	if s := c.Status(); s != statePaused {
 		return fmt.Errorf("container not paused: %s", s)
+	}
+	if c.VM != nil {
+		return c.pauseMachine(false)
 	}
 	return c.Cgroups.Freeze(false)
 }

@@ -165,7 +165,7 @@ func (c *Container) Status() specs.ContainerState {
 		return specs.StateCreating
 	case !alive:
 		return specs.StateStopped
-	case c.Cgroups.Frozen():
+	case c.VM == nil && c.Cgroups.Frozen() || c.VM != nil && c.VM.Paused:
 		return statePaused
 	}
 	if _, err := os.Lstat(c.path(startSock)); err == nil {

@@ -28,7 +28,8 @@ type Guest struct {
 // Machine is what is kept of a container that is a microVM.
 type Machine struct {
 	Guest
-	Net guestNet `json:"net"`
+	Net    guestNet `json:"net"`
+	Paused bool     `json:"paused,omitempty"`
 	// Host is what holds for the machine's processes on the host; may be nil.
 	Host *specs.LinuxResources `json:"host,omitempty"`
 }

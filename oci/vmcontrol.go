@@ -2,7 +2,11 @@ package oci
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -51,10 +55,71 @@ func (c *Container) killGuest(sig unix.Signal, all bool) error {
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
 		return errNotRunning
 	}
-	if status == statePaused {
-		return c.Cgroups.Freeze(false) // or it would not die
-	}
 	return nil
+}
+
+// pauseMachine stops the machine's monitor with all its vCPUs, or lets it go on.
+// The freezer would not do: before Linux 6.13 KVM has a kernel thread in the group,
+// which does not freeze.
+func (c *Container) pauseMachine(pause bool) error {
+	op := opResume
+	if pause {
+		op = opPause
+	}
+	if _, err := c.askMachine(word{Op: op}); err != nil {
+		return err
+	}
+	c.VM.Paused = pause
+	return c.save()
+}
+
+// signalMonitor is for pauseMachine: the monitor is this process's only child.
+func signalMonitor(pause bool) error {
+	sig, until := unix.SIGCONT, unix.WCONTINUED
+	if pause {
+		sig, until = unix.SIGSTOP, unix.WSTOPPED
+	}
+	pids, err := children()
+	if err != nil {
+		return err
+	}
+	if len(pids) != 1 {
+		return fmt.Errorf("%d monitors", len(pids))
+	}
+	if err := unix.Kill(pids[0], sig); err != nil {
+		return err
+	}
+	// Stopped is it when all its threads are: looked at, and not taken from who
+	// waits for its end.
+	for {
+		err := unix.Waitid(unix.P_PID, pids[0], nil, until|unix.WNOWAIT|unix.WEXITED, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// children lists those of this process.
+func children() ([]int, error) {
+	files, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		return nil, err
+	}
+	var out []int
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // a thread that has ended
+		}
+		for _, f := range strings.Fields(string(b)) {
+			pid, err := strconv.Atoi(f)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, pid)
+		}
+	}
+	return out, nil
 }
 
 // serveControl answers commands, each on a connection of its own.
@@ -87,10 +152,14 @@ func (s *supervisor) answer(f *os.File) {
 	if err != nil {
 		return
 	}
-	if q.Op == opExec {
+	switch q.Op {
+	case opExec:
 		if err := s.exec(t, q, streams); err != nil {
 			_ = t.say(errorWord(err))
 		}
+		return
+	case opPause, opResume:
+		_ = t.say(errorWord(signalMonitor(q.Op == opPause)))
 		return
 	}
 	a, err := s.talk.ask(q)

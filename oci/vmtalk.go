@@ -42,7 +42,9 @@ const (
 	opKill  wordOp = "kill"
 	opPS    wordOp = "ps"
 	opStats wordOp = "stats"
-	// opExec is the supervisor's alone, and followed by any number of opSignal.
+	// These are the supervisor's alone; opExec is followed by any number of opSignal.
+	opPause  wordOp = "pause"
+	opResume wordOp = "resume"
 	opExec   wordOp = "exec"
 	opSignal wordOp = "signal"
 )
