@@ -96,7 +96,7 @@ func TestMachine(t *testing.T) {
 	self, err := os.Executable()
 	must(t, err)
 	o := lab.Options{
-		Argv:  []string{self, "-test.run=^TestGuest", "-test.timeout=10m", "-test.v", "-kernel=" + vmlinux, "-initrd=" + initrd},
+		Argv:  []string{self, "-test.run=^TestGuest", "-test.timeout=10m", fmt.Sprintf("-test.v=%t", testing.Verbose()), "-kernel=" + vmlinux, "-initrd=" + initrd},
 		Carry: []string{vmlinux, initrd}, Cwd: t.TempDir(), Memory: 3 << 30,
 	}
 	exit, err := lab.Run(t.Context(), o, workload.Stdio{Out: os.Stdout, Err: os.Stderr}, nil)
