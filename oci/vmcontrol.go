@@ -38,8 +38,11 @@ func (c *Container) askMachine(q word) (word, error) {
 // that does not help.
 func (c *Container) killGuest(sig unix.Signal, all bool) error {
 	status := c.Status()
-	if status == specs.StateStopped {
+	switch {
+	case status == specs.StateStopped:
 		return errNotRunning
+	case status == statePaused && sig != unix.SIGKILL:
+		return errors.New("the container is paused, and its machine can take no signal but KILL: resume it first")
 	}
 	var err error
 	if sig != unix.SIGKILL || status != statePaused {

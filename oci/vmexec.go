@@ -216,9 +216,9 @@ func (s *supervisor) exec(t *talk, q word, streams []*os.File) error {
 			case err != nil:
 				return
 			case w.Size != nil:
-				sizes <- *w.Size
+				offer(ctx, sizes, *w.Size)
 			default:
-				signals <- workload.Signal(w.Signal)
+				offer(ctx, signals, workload.Signal(w.Signal))
 			}
 		}
 	}()
@@ -239,4 +239,12 @@ func (s *supervisor) exec(t *talk, q word, streams []*os.File) error {
 	}
 	_ = t.say(word{Status: exit.Status()})
 	return nil
+}
+
+// offer sends v, unless ctx ends first.
+func offer[T any](ctx context.Context, to chan<- T, v T) {
+	select {
+	case to <- v:
+	case <-ctx.Done():
+	}
 }

@@ -250,9 +250,9 @@ func (s *supervisor) serveStart(l *os.File) {
 func (s *supervisor) forwardSignals() {
 	in := make(chan os.Signal, 16)
 	signal.Notify(in)
-	signal.Reset(syscall.SIGURG, syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGWINCH)
+	signal.Reset(syscall.SIGURG, syscall.SIGCHLD, syscall.SIGPIPE)
 	for got := range in {
-		if sig, ok := got.(syscall.Signal); ok {
+		if sig, ok := got.(syscall.Signal); ok && sig != unix.SIGWINCH { // the terminal's
 			_, _ = s.talk.ask(word{Op: opKill, Signal: sig}) // the program may have ended
 		}
 	}
