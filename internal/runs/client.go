@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,25 +85,34 @@ func Ask(ctx context.Context, id string, m *Message) (*Message, error) {
 
 // AwaitEnd waits until a run has ended, and returns how.
 func AwaitEnd(ctx context.Context, id string) (workload.Exit, error) {
-	m, err := Ask(ctx, id, &Message{Type: Wait})
-	if err == nil && m.Exit != nil {
-		return *m.Exit, nil
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		m, err := Ask(ctx, id, &Message{Type: Wait})
+		if err == nil && m.Exit != nil {
+			return *m.Exit, nil
+		}
+		lost := errors.Is(err, ErrLost)
+		if !lost && !errors.Is(err, ErrNotRunning) {
+			return workload.Exit{}, err
+		}
+		r, err := Find(id)
+		switch {
+		case err != nil && lost:
+			return *orKilled(nil), nil // and forgotten
+		case err != nil:
+			return workload.Exit{}, err
+		case r.Error != "":
+			return workload.Exit{}, errors.New(r.Error)
+		case r.State() == "exited":
+			return *orKilled(r.Exit), nil
+		}
+		select { // it does not listen yet, or its process is on its way out
+		case <-ctx.Done():
+			return workload.Exit{}, ctx.Err()
+		case <-tick.C:
+		}
 	}
-	if err != nil && !errors.Is(err, ErrNotRunning) && !errors.Is(err, ErrLost) {
-		return workload.Exit{}, err
-	}
-	r, ferr := Find(id)
-	switch {
-	case ferr != nil && errors.Is(err, ErrLost):
-		return *orKilled(nil), nil // and forgotten
-	case ferr != nil:
-		return workload.Exit{}, ferr
-	case r.Exit != nil:
-		return *r.Exit, nil
-	case r.Error != "":
-		return workload.Exit{}, errors.New(r.Error)
-	}
-	return workload.Exit{}, ErrNotRunning
 }
 
 // isLocked says whether the run in a directory lives.
