@@ -295,7 +295,7 @@ func TestGuestNetwork(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	from := make(chan string, 1)
 	b := machineBundle(t, "dial", "10.88.7.1:7007")
-	name := networkNamespace(t)
+	name, inside := networkNamespace(t)
 	i := slices.IndexFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
 	b.spec.Linux.Namespaces[i].Path = name
 	go func() {
@@ -314,11 +314,25 @@ func TestGuestNetwork(t *testing.T) {
 	if got := <-from; !strings.HasPrefix(got, "10.88.7.2:") {
 		t.Errorf("the guest is %s", got)
 	}
+	links, err := inside.LinkList()
+	must(t, err)
+	for _, l := range links {
+		qdiscs, err := inside.QdiscList(l)
+		must(t, err)
+		for _, q := range qdiscs {
+			if q.Type() == "ingress" {
+				t.Errorf("left on %s: %v", l.Attrs().Name, q)
+			}
+		}
+	}
+	if len(links) != 2 { // lo, eth0
+		t.Errorf("left interfaces: %v", links)
+	}
 }
 
 // networkNamespace makes one with 10.88.7.2/24 on eth0, connected to 10.88.7.1
-// here, and returns its path.
-func networkNamespace(t *testing.T) string {
+// here, and returns its path and a way to look at it.
+func networkNamespace(t *testing.T) (string, *netlink.Handle) {
 	t.Helper()
 	made, done, gone := make(chan string), make(chan struct{}), make(chan struct{})
 	go func() {
@@ -344,12 +358,12 @@ func networkNamespace(t *testing.T) string {
 	must(t, netlink.LinkSetUp(veth))
 	h, err := netlink.NewHandleAt(netns.NsHandle(f.Fd()))
 	must(t, err)
-	defer h.Close()
+	t.Cleanup(h.Close)
 	eth0, err := h.LinkByName("eth0")
 	must(t, err)
 	there, err := netlink.ParseAddr("10.88.7.2/24")
 	must(t, err)
 	must(t, h.AddrAdd(eth0, there))
 	must(t, h.LinkSetUp(eth0))
-	return path
+	return path, h
 }
