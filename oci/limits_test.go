@@ -20,7 +20,7 @@ import (
 // container of which events are watched shows it there.
 func TestOOMKill(t *testing.T) {
 	limit := int64(64 << 20)
-	b := newBundle(t, "hog")
+	b := newBundle(t, "eat")
 	b.spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
 	b.save(t)
 	o := b.options(t, nil)
