@@ -86,6 +86,9 @@ func TestExecCgroup(t *testing.T) {
 	must(t, c.Start(t.Context()))
 	for _, d := range c.Cgroups.Dirs {
 		must(t, os.Mkdir(filepath.Join(d.Path, "below"), 0o755))
+		if d.Name == "cpuset" {
+			must(t, cgroup.InheritCpuset(filepath.Join(d.Path, "below")))
+		}
 	}
 	exec := func(cgroup string) (string, error) {
 		out, err := os.CreateTemp(t.TempDir(), "out")
