@@ -47,6 +47,9 @@ func (a *app) newSession(parent context.Context, s *workload.Spec, rec *workload
 			return nil, err
 		}
 	}
+	if s.TTY && a.isDetached() {
+		s.Size = workload.WinSize{Rows: 24, Cols: 80} // until somebody attaches
+	}
 	se.signals(a, rec)
 	if err := a.tracked.begin(se, s.Interactive); err != nil {
 		se.close()

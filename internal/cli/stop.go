@@ -59,7 +59,15 @@ func runStop(ctx context.Context, a *app, args []string) error {
 
 // end signals a run and waits for its end, with KILL when grace is over.
 func end(ctx context.Context, r runs.Record, sig unix.Signal, grace time.Duration) error {
-	if gone, err := sendSignal(ctx, r, sig); gone || err != nil {
+	gone, err := sendSignal(ctx, r, sig)
+	if err != nil {
+		return err
+	}
+	if gone {
+		if r.State() == "created" && r.PID > 0 {
+			_ = unix.Kill(r.PID, unix.SIGTERM) // it does not listen yet: it unwinds
+		}
+		_, err := endsWithin(ctx, r, killGrace)
 		return err
 	}
 	if over, err := endsWithin(ctx, r, grace); over || err != nil {
@@ -75,7 +83,7 @@ func end(ctx context.Context, r runs.Record, sig unix.Signal, grace time.Duratio
 	if err := unix.Kill(r.PID, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", r.PID, err)
 	}
-	_, err := endsWithin(ctx, r, killGrace)
+	_, err = endsWithin(ctx, r, killGrace)
 	return err
 }
 
