@@ -71,14 +71,14 @@ func runExec(ctx context.Context, a *app, args []string) error {
 	return a.ended(exit)
 }
 
-// awaitRun waits a while for a run to be there.
+// awaitRun waits a while for a run to have begun.
 func awaitRun(ctx context.Context, ref string) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if _, err := runs.Find(ref); err == nil {
+		if r, err := runs.Find(ref); err == nil && r.State() != "created" {
 			return
 		}
 		select {
