@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/internal/testutil/attack"
 )
 
 // TestMain makes the test binary the program of its own containers, too.
@@ -72,6 +73,11 @@ func work(args []string) int {
 		return 3
 	case "wait":
 		_ = unix.Pause() // until it is killed
+	default:
+		if do, ok := attack.Commands[args[0]]; ok {
+			do(args[1:])
+			return 0
+		}
 	}
 	return 99
 }

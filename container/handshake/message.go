@@ -4,6 +4,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/duplex-run/duplex/internal/confine"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -89,6 +90,18 @@ type Setup struct {
 	Extra []workload.ExtraFile `json:"extra,omitempty"`
 	// Volumes are bound into the root, in this order.
 	Volumes []workload.Volume `json:"volumes,omitempty"`
+	// Shared are the host's namespaces; NoMasks leaves the masked and read-only
+	// paths as they are.
+	Shared  Shared `json:"shared,omitzero"`
+	NoMasks bool   `json:"no_masks,omitempty"`
+}
+
+// Shared are namespaces that the container does not have of its own.
+type Shared struct {
+	PID    bool `json:"pid,omitempty"`
+	IPC    bool `json:"ipc,omitempty"`
+	UTS    bool `json:"uts,omitempty"`
+	Cgroup bool `json:"cgroup,omitempty"`
 }
 
 // Execute tells exec what to become.
@@ -97,7 +110,13 @@ type Execute struct {
 	SingleID bool          `json:"single_id"` // a user namespace that maps only id 0
 	// Caps are the capabilities to keep, as a set of bits.
 	Caps    uint64 `json:"caps"`
-	Seccomp []byte `json:"seccomp"`
+	Seccomp []byte `json:"seccomp"` // none: no filter
+	// Landlock is the domain to enter; nil is none.
+	Landlock *confine.Workload `json:"landlock,omitempty"`
+	AppArmor string            `json:"apparmor,omitempty"` // profile, "" for none
+	// NewPrivileges leaves no_new_privs out.
+	NewPrivileges bool `json:"new_privileges,omitempty"`
+	HostCgroup    bool `json:"host_cgroup,omitempty"` // no cgroup namespace
 	// CgroupTasks counts the open v1 "tasks" files to join, descriptors TasksFD on.
 	CgroupTasks int `json:"cgroup_tasks"`
 	// PidsLimit is written to the open file behind those, when it is not empty,

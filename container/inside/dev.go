@@ -17,8 +17,9 @@ const (
 )
 
 // defaultMounts are those of every container but /sys, docker's; ttyGroup says
-// that group 5 exists in its user namespace.
-func defaultMounts(ttyGroup bool) []handshake.Mount {
+// that group 5 exists in its user namespace, hostIPC that the IPC namespace is the
+// host's, to which its /dev/shm belongs.
+func defaultMounts(ttyGroup, hostIPC bool) []handshake.Mount {
 	pts := []handshake.Setting{{Key: "ptmxmode", Value: "0666"}, {Key: "mode", Value: "0620"}}
 	if ttyGroup {
 		pts = append(pts, handshake.Setting{Key: "gid", Value: "5"}) // "tty" in every distribution
@@ -26,11 +27,15 @@ func defaultMounts(ttyGroup bool) []handshake.Mount {
 	sized := func(mode string) []handshake.Setting {
 		return []handshake.Setting{{Key: "mode", Value: mode}, {Key: "size", Value: "65536k"}}
 	}
+	shm := handshake.Mount{Type: "tmpfs", Source: "shm", Dest: "/dev/shm", Set: noSuidExecDev, Data: sized("1777")}
+	if hostIPC {
+		shm = handshake.Mount{Source: "/dev/shm", Dest: "/dev/shm", Set: noSuidExecDev}
+	}
 	return []handshake.Mount{
 		{Type: "proc", Dest: "/proc", Set: noSuidExecDev},
 		{Type: "tmpfs", Dest: "/dev", Set: noSuidExecDev, Data: sized("0755"), NoFollow: true},
 		{Type: "devpts", Dest: "/dev/pts", Set: noSuidExec, Data: pts},
-		{Type: "tmpfs", Source: "shm", Dest: "/dev/shm", Set: noSuidExecDev, Data: sized("1777")},
+		shm,
 		{Type: "mqueue", Dest: "/dev/mqueue", Set: noSuidExecDev, Optional: true},
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/internal/confine"
 	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -34,6 +35,7 @@ func (o *oci) processSteps() []ociStep {
 		{"raise the resource limits", func() error { return raiseRlimits(p.Rlimits) }},
 		{"set the personality", func() error { return setPersonality(p.Personality) }},
 		{"set no_new_privs", func() error { return noNewPrivs(p) }},
+		{"enter the Landlock domain", func() error { return enterLandlock(p.Landlock) }},
 		{"install the seccomp filter", o.earlySeccomp},
 		{"drop capabilities", func() error { return dropBounding(p.Bounding) }},
 		{"become the user", func() error { return becomeProcessUser(p) }},
@@ -140,6 +142,16 @@ func setAppArmor(profile string) error {
 		}
 	}
 	return errors.New("this kernel has no AppArmor")
+}
+
+// enterLandlock puts this thread into a Landlock domain, as far as the kernel has
+// it.
+func enterLandlock(d *confine.Workload) error {
+	if d == nil {
+		return nil
+	}
+	_, err := d.Enter()
+	return err
 }
 
 func setScheduler(p *handshake.Process) error {

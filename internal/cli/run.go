@@ -26,6 +26,8 @@ var runCommand = command{
 // runFlags are the flags of `duplex run`.
 type runFlags struct {
 	runOptions
+	securityFlags
+	layers        container.Layers
 	isolation     string
 	vm, container bool
 	warm          bool
@@ -49,6 +51,7 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	fs.BoolVar(&f.warm, "warm", false, "restore a booted microVM from a snapshot, which the first such run makes; see 'duplex snapshot'")
 	f.runOptions.register(fs)
+	f.securityFlags.register(fs)
 	fs.StringVar(&f.network, "network", "none", "network of a microVM: none, user, or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP]; mac=ADDRESS")
 	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host to the microVM, with --network user")
 	fs.StringVar(&f.trace, "trace", "", "write every exit of the microVM to `FILE`; see 'duplex trace'")
@@ -131,9 +134,17 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	if err := f.checkWarm(a, iso); err != nil {
 		return none, err
 	}
+	layers, gives, err := f.securityFlags.parse(a, fs, iso)
+	if err != nil {
+		return none, err
+	}
+	f.layers = layers
 	a.sweep()
 	if a.labFor(f.lab, iso == workload.VM) != "" {
 		return none, a.runInLab(ctx, labJob{fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions, output: []string{f.trace, f.bootLog}})
+	}
+	for _, g := range gives {
+		a.warn("warning: " + g)
 	}
 	runner, spec, err := f.prepare(ctx, a, fs, iso, nic, rec)
 	if err != nil {
@@ -182,7 +193,7 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 		}
 	}
 	if iso == workload.Container {
-		return container.Runner{}, spec, nil
+		return container.Runner{Layers: f.layers}, spec, nil
 	}
 	guest, err := a.guest(ctx, &f.runOptions)
 	if err != nil {
