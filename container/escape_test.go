@@ -207,7 +207,9 @@ func TestCVE2024_21626(t *testing.T) {
 func TestCVE2025_31133(t *testing.T) {
 	outside, unharmed := attack.Bait(t)
 	for name, put := range map[string]func(dev string) error{
-		"null is a link":    func(d string) error { return errors.Join(os.Mkdir(d, 0o755), os.Symlink("/proc/sys/kernel/core_pattern", d+"/null")) },
+		"null is a link": func(d string) error {
+			return errors.Join(os.Mkdir(d, 0o755), os.Symlink("/proc/sys/kernel/core_pattern", d+"/null"))
+		},
 		"console is a link": func(d string) error { return errors.Join(os.Mkdir(d, 0o755), os.Symlink(outside+"/new", d+"/console")) },
 		"pts is a link":     func(d string) error { return errors.Join(os.Mkdir(d, 0o755), os.Symlink(outside, d+"/pts")) },
 		"dev is a link":     func(d string) error { return os.Symlink(outside, d) },

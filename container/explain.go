@@ -34,9 +34,9 @@ func (r *run) explain(err error) error {
 		out.Remedy = "Containers need Linux 5.12 or newer."
 	case se != nil && se.Step == "mount the image":
 		out.Remedy = "Load the erofs module, and loop before Linux 6.12 (modprobe erofs loop)."
-	case se != nil && se.Step == "mount the overlay" && r.ids.rootless && errors.Is(err, unix.EPERM):
+	case se != nil && se.Step == "mount the overlay" && r.ids.rootless && !r.ids.own && errors.Is(err, unix.EPERM):
 		out.Remedy = "Without root, overlays need Linux 5.11 or newer: run duplex as root."
-	case se != nil && se.Step == "create the namespaces" && errors.Is(err, unix.EPERM) && r.ids.rootless:
+	case se != nil && se.Step == "create the namespaces" && errors.Is(err, unix.EPERM) && r.ids.rootless && !r.ids.own:
 		out.Remedy = "This host forbids user namespaces to users (kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns): run duplex as root, or allow them."
 	case se != nil && se.Step == "create the namespaces" && errors.Is(err, unix.EPERM):
 		out.Remedy = "Root needs CAP_SYS_ADMIN for that: run duplex outside the container it is in, or give that container the capability."

@@ -23,6 +23,9 @@ type Layers struct {
 	// HostPID, HostIPC, HostUTS and HostCgroup leave out a namespace: the
 	// workload is in the host's.
 	HostPID, HostIPC, HostUTS, HostCgroup bool
+	// UserNS gives root a user namespace, which others always have: the workload's
+	// users are none of the host's.
+	UserNS bool
 	// AddCaps and DropCaps change docker's set of capabilities: names, with or
 	// without CAP_, or ALL. What is added and dropped is dropped, but for ALL.
 	AddCaps, DropCaps []string
@@ -42,6 +45,9 @@ func (l Layers) Check() error {
 	_, err := l.caps()
 	if err == nil && os.Geteuid() != 0 && l.HostPID {
 		err = errors.New("the host's PID namespace is for root: another user may not mount its procfs")
+	}
+	if err == nil && l.UserNS && l.HostPID {
+		err = errors.New("a user namespace and the host's PID namespace exclude each other: procfs could not be mounted")
 	}
 	return err
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/duplex-run/duplex/container/cgroup"
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -34,7 +35,7 @@ func (o Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdi
 	if err != nil {
 		return workload.Exit{}, err
 	}
-	r, err := prepare(spec, rec)
+	r, err := prepare(spec, rec, o.Layers.UserNS)
 	if err != nil {
 		return workload.Exit{}, err
 	}
@@ -70,11 +71,11 @@ type run struct {
 }
 
 // prepare checks what can be checked before anything is made.
-func prepare(spec workload.Spec, rec *workload.Recorder) (*run, error) {
+func prepare(spec workload.Spec, rec *workload.Recorder, userNS bool) (*run, error) {
 	if len(spec.Argv) == 0 {
 		return nil, &workload.Error{Op: "container", Err: errors.New("no command to run")}
 	}
-	ids, err := planIDs(spec.User)
+	ids, err := planIDs(spec.User, userNS, spec.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -171,9 +172,12 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 	if err := r.conn.Send(handshake.Message{Kind: handshake.KindSetup, Setup: &handshake.Setup{
 		Rootfs: r.spec.Rootfs, Hostname: launch.Hostname(r.spec),
 		Rootless: r.ids.rootless, WaitMapped: r.ids.helper, TTYGroup: !r.ids.single,
-		CgroupFD: r.cgroup.Unified() != nil, ExecFiles: len(execFiles(r.cgroup)),
+		SentLower: r.ids.own, CgroupFD: r.cgroup.Unified() != nil, ExecFiles: len(execFiles(r.cgroup)),
 		Extra: r.spec.Extra, Volumes: r.spec.Volumes, Shared: r.layers.shared(), NoMasks: r.layers.NoMasks,
 	}}); err != nil {
+		return nil, err
+	}
+	if err := r.sendImage(); err != nil {
 		return nil, err
 	}
 	r.spec.Extra = nil // not for exec, nor to be kept
@@ -203,6 +207,25 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 		return nil, r.blame(err)
 	}
 	return r.awaitExec(stdio)
+}
+
+// sendImage mounts the image for a user namespace of root's, in which it may not
+// be mounted, and whose ids its files are to have.
+func (r *run) sendImage() error {
+	if !r.ids.own {
+		return nil
+	}
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", r.init.Pid))
+	if err != nil {
+		return r.blame(err)
+	}
+	defer func() { _ = ns.Close() }()
+	m, err := inside.MountImage(r.spec.Rootfs, ns)
+	if err != nil {
+		return &handshake.StepError{Step: "mount the image", Err: err}
+	}
+	defer func() { _ = m.Close() }()
+	return r.conn.SendFile(handshake.Message{Kind: handshake.KindRootfs}, int(m.Fd()))
 }
 
 // awaitExec reads what exec says until its socket closes with a successful

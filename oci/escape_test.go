@@ -89,8 +89,11 @@ func TestCVE2019_5736(t *testing.T) {
 			defer func() { must(t, prey.Delete(context.Background(), true, nil)) }()
 			must(t, hunter.Start(t.Context()))
 			hunter.Close()
-			_, err = waitFor(hunter.Pid, nil)
-			must(t, err)
+			await(t, out, "done")
+			for _, c := range []*Container{prey, hunter} { // the first has to be reaped before the second can end
+				_, err = waitFor(c.Pid, nil)
+				must(t, err)
+			}
 			text, err := os.ReadFile(out.Name())
 			must(t, err)
 			want := "open: permission denied"

@@ -42,7 +42,7 @@ type Message struct {
 	Errno   syscall.Errno  `json:"errno,omitempty"`   // failed: the kernel's reason, if it was that
 
 	// File came with the message:
-	File *os.File `json:"-"` // terminal: the master; notify: the listener
+	File *os.File `json:"-"` // terminal: the master; rootfs: a mount; notify: the listener
 }
 
 // Kind is what a message says.
@@ -53,6 +53,7 @@ const (
 	KindSetup     Kind = "setup"
 	KindExecute   Kind = "execute"
 	KindMapped    Kind = "mapped"
+	KindRootfs    Kind = "rootfs"
 	KindReady     Kind = "ready"
 	KindGo        Kind = "go"
 	KindTerminal  Kind = "terminal"
@@ -78,6 +79,10 @@ type Setup struct {
 	Rootfs   workload.Rootfs `json:"rootfs"`
 	Hostname string          `json:"hostname"`
 	Rootless bool            `json:"rootless"`
+	// SentLower: the image comes as a mount of the message of KindRootfs that
+	// follows, because a user namespace may not make it.
+	SentLower bool     `json:"sent_lower,omitempty"`
+	Lower     *os.File `json:"-"` // that mount, at the receiver's
 	// WaitMapped: the user id map is written by another program; wait for it.
 	WaitMapped bool `json:"wait_mapped"`
 	TTYGroup   bool `json:"tty_group"` // group 5 is mapped

@@ -64,6 +64,13 @@ func initMain(c handshake.Conn) error {
 		return &handshake.StepError{Step: "start init", Err: errors.Join(err, errors.New("no setup"))}
 	}
 	s := m.Setup
+	if s.SentLower {
+		m, err := c.Expect(handshake.KindRootfs)
+		if err != nil {
+			return &handshake.StepError{Step: "start init", Err: err}
+		}
+		s.Lower = m.File
+	}
 	if s.WaitMapped {
 		if err := becomeRoot(c); err != nil {
 			return &handshake.StepError{Step: "map user ids", Err: err}

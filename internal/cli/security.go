@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 // docker has them.
 type securityFlags struct {
 	capAdd, capDrop, securityOpt []string
+	userns                       string
 	namespaces                   map[string]*string // by flag: host or private
 }
 
@@ -30,6 +32,7 @@ func (f *securityFlags) register(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&f.capAdd, "cap-add", nil, "give a container `CAPABILITY` beside docker's set, or ALL")
 	fs.StringSliceVar(&f.capDrop, "cap-drop", nil, "take `CAPABILITY` from a container, or ALL")
 	fs.StringArrayVar(&f.securityOpt, "security-opt", nil, "of a container: seccomp=unconfined, landlock=unconfined, apparmor=`PROFILE` or unconfined, systempaths=unconfined, no-new-privileges=false")
+	fs.StringVar(&f.userns, "userns", "", "private: a container has users of its own, and its root is nobody on the host (the default without root); host: the host's (the default for root)")
 	f.namespaces = map[string]*string{}
 	for _, n := range namespaceFlags {
 		f.namespaces[n.name] = fs.String(n.name, "private", "private or host: with host, "+n.gives)
@@ -38,7 +41,7 @@ func (f *securityFlags) register(fs *pflag.FlagSet) {
 
 // securityNames are the flags of securityFlags.
 func securityNames() []string {
-	out := []string{"cap-add", "cap-drop", "security-opt"}
+	out := []string{"cap-add", "cap-drop", "security-opt", "userns"}
 	for _, n := range namespaceFlags {
 		out = append(out, n.name)
 	}
@@ -75,6 +78,14 @@ func (f *securityFlags) parse(a *app, fs *pflag.FlagSet, iso workload.Isolation)
 		default:
 			return l, nil, a.usage("--%s=%s: want private or host", n.name, v)
 		}
+	}
+	switch {
+	case f.userns == "private":
+		l.UserNS = os.Geteuid() == 0
+	case f.userns == "host" && os.Geteuid() != 0:
+		return l, nil, a.usage("--userns host is for root: without, only a user namespace gives the right to make a container")
+	case f.userns != "" && f.userns != "host":
+		return l, nil, a.usage("--userns=%s: want private or host", f.userns)
 	}
 	if l.HostPID && !l.NoLandlock {
 		gives = append(gives, "--pid host: no Landlock either, which would forbid tracing the host's processes")

@@ -50,13 +50,18 @@ var Commands = map[string]func(args []string){
 		fmt.Println("file:", os.WriteFile(args[0]+"/f", nil, 0o600))
 		fmt.Println("move:", os.Mkdir(args[0]+"/d", 0o700), os.Rename(args[0]+"/f", args[0]+"/d/f"))
 	},
-	"peek": func(args []string) { // what a process of another domain gives away
-		f, err := os.Open("/proc/" + args[0] + "/environ")
+	"whiteout": func([]string) {
+		fmt.Println("node:", unix.Mknod("/tmp/c", unix.S_IFCHR|0o600, 0))
+		fmt.Println("file:", os.WriteFile("/tmp/f", nil, 0o600))
+		fmt.Println("move:", errors.Join(os.Mkdir("/tmp/d", 0o700), os.Rename("/tmp/f", "/tmp/d/f")))
+		f, err := os.OpenFile("/dev/pts/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 		if err == nil {
-			_, err = f.Read(make([]byte, 1))
+			_, err = unix.IoctlGetInt(int(f.Fd()), unix.TIOCGPTN)
 		}
-		fmt.Println("peek:", err)
+		fmt.Println("tty ioctl:", err)
 	},
+	"facts": attackFacts,
+	"spy":   attackSpy,
 	"pwd": func([]string) {
 		d, err := os.Getwd()
 		_, serr := os.Stat("../../../../bin/work")
@@ -67,6 +72,7 @@ var Commands = map[string]func(args []string){
 // attackOverwrite is CVE-2019-5736: it looks for a process that is not made of
 // this program, opens its executable through procfs and tries to write to it.
 func attackOverwrite([]string) {
+	defer fmt.Println("done")
 	var self, st unix.Stat_t
 	_ = unix.Stat("/proc/self/exe", &self)
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
@@ -189,6 +195,52 @@ func attackStatus([]string) {
 	for line := range bytes.Lines(b) {
 		if bytes.HasPrefix(line, []byte("Cap")) || bytes.HasPrefix(line, []byte("Uid")) || bytes.HasPrefix(line, []byte("Gid")) {
 			fmt.Print(string(line))
+		}
+	}
+}
+
+// attackFacts prints what layers of isolation come to.
+func attackFacts([]string) {
+	for _, ns := range []string{"pid", "ipc", "uts", "net", "mnt", "cgroup", "user"} {
+		to, _ := os.Readlink("/proc/self/ns/" + ns)
+		fmt.Println(ns, to)
+	}
+	b, _ := os.ReadFile("/proc/self/status")
+	for line := range strings.Lines(string(b)) {
+		key, value, _ := strings.Cut(line, ":")
+		if name, ok := map[string]string{"CapBnd": "caps", "NoNewPrivs": "nnp", "Seccomp": "seccomp"}[key]; ok {
+			fmt.Println(name, strings.TrimSpace(value))
+		}
+	}
+	users, _ := os.ReadFile("/proc/self/uid_map")
+	fmt.Println("users", strings.Join(strings.Fields(string(users)), " "))
+	var st unix.Stat_t
+	_ = unix.Stat("/proc/interrupts", &st)
+	var fs unix.Statfs_t
+	_ = unix.Statfs("/proc/sys", &fs)
+	fmt.Println("masked", st.Rdev == unix.Mkdev(1, 3))
+	fmt.Println("sys", fs.Flags&unix.ST_RDONLY != 0)
+	// In a process of its own: it changes what it is in.
+	cmd := exec.Command("/proc/self/exe", "exit", "0")
+	cmd.Args[0] = "work"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER}
+	fmt.Println("unshare", cmd.Run())
+}
+
+// attackSpy waits for another process and reads its environment, where secrets
+// are.
+func attackSpy([]string) {
+	fmt.Println("spying")
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		dirs, _ := filepath.Glob("/proc/[0-9]*")
+		for _, dir := range dirs {
+			line, err := os.ReadFile(dir + "/cmdline")
+			if err != nil || !strings.HasPrefix(string(line), "/bin/work\x00wait") {
+				continue
+			}
+			b, err := os.ReadFile(dir + "/environ")
+			fmt.Println("secret:", strings.Contains(string(b), "SECRET"), err)
+			return
 		}
 	}
 }
