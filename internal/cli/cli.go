@@ -16,6 +16,8 @@ import (
 
 	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/microvm"
+	"github.com/duplex-run/duplex/microvm/program"
 )
 
 // command is one subcommand.
@@ -63,6 +65,8 @@ func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s
 // Main runs the duplex command line and returns its exit status.
 func Main(argv []string, stdin *os.File, stdout, stderr io.Writer) int {
 	container.Init() // does not return in a container's own processes
+	microvm.Program = program.Open
+	microvm.UserNetworks.New, microvm.UserNetworks.Plan = userNetwork, userNetworkPlan
 	a := &app{in: stdin, out: stdout, err: stderr}
 	ctx, stop := a.signalContext()
 	defer stop()
