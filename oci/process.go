@@ -2,6 +2,7 @@ package oci
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,6 +65,11 @@ func processPlan(p *specs.Process, preserve int) (*handshake.Process, error) {
 		Argv: p.Args, Env: lastOfEach(p.Env), Cwd: p.Cwd,
 		UID: p.User.UID, GID: p.User.GID, Groups: p.User.AdditionalGids, Umask: 0o022,
 		Terminal: p.Terminal, NoNewPrivs: p.NoNewPrivileges, AppArmor: p.ApparmorProfile, Preserve: preserve,
+	}
+	for _, id := range append([]uint32{p.User.UID, p.User.GID}, p.User.AdditionalGids...) {
+		if id == math.MaxUint32 { // to setresuid(2) "the one it has", which is root
+			return nil, fmt.Errorf("process.user: %d is not an id", id)
+		}
 	}
 	if p.User.Umask != nil {
 		if *p.User.Umask > 0o777 {
