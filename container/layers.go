@@ -35,8 +35,8 @@ type Layers struct {
 	// NewPrivileges leaves out no_new_privs: set-id programs gain what they are
 	// made for.
 	NewPrivileges bool
-	// AppArmor is the profile to run under, one that is loaded; "" is
-	// DefaultAppArmor where it is loaded, and UnconfinedAppArmor is none.
+	// AppArmor is the profile to run under, one that is loaded; "" is the one of
+	// package apparmor where the host has AppArmor, UnconfinedAppArmor is none.
 	AppArmor string
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/duplex-run/duplex/container/apparmor"
 	"github.com/duplex-run/duplex/container/seccomp"
 	"github.com/duplex-run/duplex/internal/confine"
 )
@@ -117,5 +118,25 @@ func TestHostPIDLeavesNothing(t *testing.T) {
 	}
 	if left := processes(); len(left) > 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// AppArmor stops what no other layer is left to stop. The lab's kernel has it.
+func TestAppArmor(t *testing.T) {
+	l := Layers{NoMasks: true, NoSeccomp: true, NoLandlock: true}
+	if !apparmor.Enabled() {
+		if _, err := layered(t, Layers{AppArmor: "docker-default"}, newSpec(newTree(t), "facts")); err == nil || !strings.Contains(err.Error(), "no AppArmor") {
+			t.Errorf("a profile on a kernel without AppArmor: %v", err)
+		}
+		return
+	}
+	if os.Geteuid() != 0 {
+		return // another user may not write to that file in any case
+	}
+	has(t, attacked(t, l, "open", "/proc/sys/kernel/core_pattern"), []string{"permission denied", "duplex-default (enforce)"})
+	l.AppArmor = UnconfinedAppArmor
+	has(t, attacked(t, l, "open", "/proc/sys/kernel/core_pattern"), []string{"open: <nil>", "unconfined"})
+	if _, err := layered(t, Layers{AppArmor: "duplex-nothing"}, newSpec(newTree(t), "facts")); err == nil || !strings.Contains(err.Error(), "duplex-nothing") {
+		t.Errorf("a profile that is not loaded: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -35,6 +36,7 @@ func (o *oci) processSteps() []ociStep {
 		{"raise the resource limits", func() error { return raiseRlimits(p.Rlimits) }},
 		{"set the personality", func() error { return setPersonality(p.Personality) }},
 		{"set no_new_privs", func() error { return noNewPrivs(p) }},
+		{"close descriptors", func() error { return closeRest(p) }},
 		{"enter the Landlock domain", func() error { return enterLandlock(p.Landlock) }},
 		{"install the seccomp filter", o.earlySeccomp},
 		{"drop capabilities", func() error { return dropBounding(p.Bounding) }},
@@ -85,13 +87,19 @@ func (e *notExecutable) Error() string { return e.message }
 func (e *notExecutable) Unwrap() error { return e.errno }
 
 // enterAsUser enters the working directory once more: its owner may be allowed
-// what root of a user namespace is not, and the other way round. That it is
-// still inside the root was checked by the first time.
+// what root of a user namespace is not, and the other way round. It may have been
+// swapped for another meanwhile (CVE-2024-21626).
 func (o *oci) enterAsUser() error {
 	if err := unix.Chdir(o.plan.Process.Cwd); err != nil && !errors.Is(err, unix.EACCES) {
 		return err
 	}
-	return nil
+	return launch.InsideRoot()
+}
+
+// closeRest makes sure that the program gets the standard streams, and those
+// descriptors that are meant for it.
+func closeRest(p *handshake.Process) error {
+	return unix.CloseRange(uint(3+p.Preserve), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 }
 
 // withHome adds HOME of the user's entry in the container's /etc/passwd where

@@ -60,6 +60,14 @@ var Commands = map[string]func(args []string){
 		}
 		fmt.Println("tty ioctl:", err)
 	},
+	"open": func(args []string) {
+		f, err := os.OpenFile(args[0], os.O_WRONLY, 0)
+		if err == nil {
+			err = f.Close()
+		}
+		label, _ := os.ReadFile("/proc/self/attr/current")
+		fmt.Println("open:", err, strings.Trim(string(label), "\x00\n"))
+	},
 	"facts": attackFacts,
 	"spy":   attackSpy,
 	"pwd": func([]string) {
