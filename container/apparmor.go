@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/duplex-run/duplex/container/apparmor"
@@ -39,7 +40,11 @@ func (l Layers) profile() (string, error) {
 	case l.AppArmor == "" && os.Geteuid() != 0:
 		return "", nil
 	case name == apparmor.Name && os.Geteuid() == 0:
-		if err := apparmor.Load(); err != nil {
+		err := apparmor.Load()
+		if l.AppArmor == "" && (errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist)) {
+			return "", nil // in another container, which may not
+		}
+		if err != nil {
 			return fail(err, "Give duplex CAP_MAC_ADMIN and the host's securityfs, or take --security-opt apparmor=unconfined.")
 		}
 		return name, nil

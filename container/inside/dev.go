@@ -27,17 +27,21 @@ func defaultMounts(ttyGroup, hostIPC bool) []handshake.Mount {
 	sized := func(mode string) []handshake.Setting {
 		return []handshake.Setting{{Key: "mode", Value: mode}, {Key: "size", Value: "65536k"}}
 	}
+	mqueue := []handshake.Mount{{Type: "mqueue", Dest: "/dev/mqueue", Set: noSuidExecDev, Optional: true}}
 	shm := handshake.Mount{Type: "tmpfs", Source: "shm", Dest: "/dev/shm", Set: noSuidExecDev, Data: sized("1777")}
 	if hostIPC {
 		shm = handshake.Mount{Source: "/dev/shm", Dest: "/dev/shm", Set: noSuidExecDev}
+		mqueue = nil // only the namespace's owner may mount it
+		if _, err := os.Stat("/dev/mqueue"); err == nil {
+			mqueue = []handshake.Mount{{Source: "/dev/mqueue", Dest: "/dev/mqueue", Set: noSuidExecDev}}
+		}
 	}
-	return []handshake.Mount{
+	return append([]handshake.Mount{
 		{Type: "proc", Dest: "/proc", Set: noSuidExecDev},
 		{Type: "tmpfs", Dest: "/dev", Set: noSuidExecDev, Data: sized("0755"), NoFollow: true},
 		{Type: "devpts", Dest: "/dev/pts", Set: noSuidExec, Data: pts},
 		shm,
-		{Type: "mqueue", Dest: "/dev/mqueue", Set: noSuidExecDev, Optional: true},
-	}
+	}, mqueue...)
 }
 
 // mountSys mounts sysfs of the container's network namespace. A user namespace

@@ -47,7 +47,42 @@ func (t *tree) mount(m handshake.Mount) error {
 	if err := attach(f, at); err != nil {
 		return err
 	}
+	t.keep(m, f)
 	return propagation(f, m)
+}
+
+// keep remembers procfs and sysfs, so that their paths are masked in them and
+// not where the names lead by then: a name may be swapped for a link meanwhile
+// (CVE-2019-19921).
+func (t *tree) keep(m handshake.Mount, f *os.File) {
+	if (m.Type != "proc" || m.Dest != "/proc") && (m.Type != "sysfs" || m.Dest != "/sys") {
+		return
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return
+	}
+	if t.kept == nil {
+		t.kept = map[string]*os.File{}
+	}
+	if old := t.kept[m.Dest]; old != nil {
+		_ = old.Close()
+	}
+	t.kept[m.Dest] = os.NewFile(uintptr(fd), m.Dest)
+}
+
+// openMasked opens a path to be masked or made read-only.
+func (t *tree) openMasked(name string) (*os.File, error) {
+	name = path.Clean("/" + name)
+	for dest, f := range t.kept {
+		if name == dest {
+			return openInside(f, ".")
+		}
+		if below, ok := strings.CutPrefix(name, dest+"/"); ok {
+			return openInside(f, below)
+		}
+	}
+	return openInside(t.root, name)
 }
 
 // newTreeMount makes the mount, detached, and says whether its root is a

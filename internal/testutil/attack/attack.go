@@ -34,13 +34,13 @@ var Commands = map[string]func(args []string){
 		b, err := os.ReadFile("/proc/self/mountinfo")
 		fmt.Println(string(b), err)
 	},
-	"ioctl": func(args []string) {
-		f, err := os.OpenFile(args[0], os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	"ioctl": func(args []string) { // of a device as /dev/random
+		f, err := os.Open(args[0])
 		if err != nil {
 			fmt.Println("open:", err)
 			return
 		}
-		_, err = unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+		_, err = unix.IoctlGetInt(int(f.Fd()), unix.RNDGETENTCNT)
 		fmt.Println("ioctl:", err)
 	},
 	"mknod": func(args []string) {
@@ -51,9 +51,9 @@ var Commands = map[string]func(args []string){
 		fmt.Println("move:", os.Mkdir(args[0]+"/d", 0o700), os.Rename(args[0]+"/f", args[0]+"/d/f"))
 	},
 	"whiteout": func([]string) {
-		fmt.Println("node:", unix.Mknod("/tmp/c", unix.S_IFCHR|0o600, 0))
-		fmt.Println("file:", os.WriteFile("/tmp/f", nil, 0o600))
-		fmt.Println("move:", errors.Join(os.Mkdir("/tmp/d", 0o700), os.Rename("/tmp/f", "/tmp/d/f")))
+		fmt.Println("node:", unix.Mknod("/dev/shm/c", unix.S_IFCHR|0o600, 0))
+		fmt.Println("file:", os.WriteFile("/dev/shm/f", nil, 0o600))
+		fmt.Println("move:", errors.Join(os.Mkdir("/dev/shm/d", 0o700), os.Rename("/dev/shm/f", "/dev/shm/d/f")))
 		f, err := os.OpenFile("/dev/pts/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 		if err == nil {
 			_, err = unix.IoctlGetInt(int(f.Fd()), unix.TIOCGPTN)
@@ -187,14 +187,21 @@ var Fakes = []string{
 	"/proc/thread-self/attr/apparmor/exec", "/proc/sys/net/ipv4/ip_forward",
 }
 
-// attackMasked says how the masked and read-only paths of procfs look.
-func attackMasked([]string) {
-	var st unix.Stat_t
-	err := unix.Stat("/proc/interrupts", &st)
-	fmt.Println("interrupts is null:", err == nil && st.Rdev == unix.Mkdev(1, 3))
-	var fs unix.Statfs_t
-	err = unix.Statfs("/proc/sys", &fs)
-	fmt.Println("sys is read-only procfs:", err == nil && fs.Type == unix.PROC_SUPER_MAGIC && fs.Flags&unix.ST_RDONLY != 0)
+// attackMasked says how the masked and read-only paths of procfs look, wherever
+// procfs is: in the given places and at /proc.
+func attackMasked(places []string) {
+	for _, dir := range append(places, "/proc") {
+		var fs unix.Statfs_t
+		if unix.Statfs(dir, &fs) != nil || fs.Type != unix.PROC_SUPER_MAGIC {
+			continue
+		}
+		var st unix.Stat_t
+		err := unix.Stat(dir+"/interrupts", &st)
+		fmt.Println(dir, "interrupts is null:", err == nil && st.Rdev == unix.Mkdev(1, 3))
+		err = unix.Statfs(dir+"/sys", &fs)
+		fmt.Println(dir, "sys is read-only procfs:", err == nil && fs.Type == unix.PROC_SUPER_MAGIC && fs.Flags&unix.ST_RDONLY != 0)
+	}
+	fmt.Println("looked")
 }
 
 // attackStatus prints its ids and capabilities.
