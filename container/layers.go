@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -193,4 +194,13 @@ func (l *resolved) cloneFlags() uintptr {
 // shared tells init which namespaces are the host's.
 func (l *resolved) shared() handshake.Shared {
 	return handshake.Shared{PID: l.HostPID, IPC: l.HostIPC, UTS: l.HostUTS, Cgroup: l.HostCgroup}
+}
+
+// hangUp has an init that is no PID 1 end its children and itself, or kills it
+// when it does not; its cgroup goes with what is in it.
+func (r *run) hangUp() {
+	if raw, err := r.conn.F.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	}
+	r.hungUp.Do(func() { time.AfterFunc(5*time.Second, func() { _ = r.init.Kill() }) })
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/duplex-run/duplex/container/cgroup"
 	"github.com/duplex-run/duplex/container/handshake"
-	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -209,25 +208,6 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 	return r.awaitExec(stdio)
 }
 
-// sendImage mounts the image for a user namespace of root's, in which it may not
-// be mounted, and whose ids its files are to have.
-func (r *run) sendImage() error {
-	if !r.ids.own {
-		return nil
-	}
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", r.init.Pid))
-	if err != nil {
-		return r.blame(err)
-	}
-	defer func() { _ = ns.Close() }()
-	m, err := inside.MountImage(r.spec.Rootfs, ns)
-	if err != nil {
-		return &handshake.StepError{Step: "mount the image", Err: err}
-	}
-	defer func() { _ = m.Close() }()
-	return r.conn.SendFile(handshake.Message{Kind: handshake.KindRootfs}, int(m.Fd()))
-}
-
 // awaitExec reads what exec says until its socket closes with a successful
 // execve.
 func (r *run) awaitExec(stdio workload.Stdio) (*workload.Exit, error) {
@@ -355,15 +335,6 @@ func (r *run) kill() {
 		return
 	}
 	_ = r.init.Kill() // an error means that it has ended
-}
-
-// hangUp has an init that is no PID 1 end its children and itself, or kills it
-// when it does not; its cgroup goes with what is in it.
-func (r *run) hangUp() {
-	if raw, err := r.conn.F.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
-	}
-	r.hungUp.Do(func() { time.AfterFunc(5*time.Second, func() { _ = r.init.Kill() }) })
 }
 
 // wait reaps init and waits until the streams are drained. Whatever failed

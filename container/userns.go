@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -218,4 +220,23 @@ func runHelper(helper string, pid, id int, r idRange) error {
 		return fmt.Errorf("%s: %w: %s", helper, err, strings.TrimSpace(string(out)))
 	}
 	return nil
+}
+
+// sendImage mounts the image for a user namespace of root's, in which it may not
+// be mounted, and whose ids its files are to have.
+func (r *run) sendImage() error {
+	if !r.ids.own {
+		return nil
+	}
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", r.init.Pid))
+	if err != nil {
+		return r.blame(err)
+	}
+	defer func() { _ = ns.Close() }()
+	m, err := inside.MountImage(r.spec.Rootfs, ns)
+	if err != nil {
+		return &handshake.StepError{Step: "mount the image", Err: err}
+	}
+	defer func() { _ = m.Close() }()
+	return r.conn.SendFile(handshake.Message{Kind: handshake.KindRootfs}, int(m.Fd()))
 }

@@ -158,7 +158,7 @@ func attackReleaseAgent(args []string) {
 		fmt.Print(string(out))
 	}
 	for _, name := range []string{"rdma", "memory", "pids", "devices", "misc", "none,name=x"} {
-		dir := "/tmp/" + strings.Trim(name, "none,=")
+		dir := "/tmp/" + strings.NewReplacer(",", "-", "=", "-").Replace(name)
 		_ = os.MkdirAll(dir, 0o755)
 		err := unix.Mount("cgroup", dir, "cgroup", 0, name)
 		fmt.Println("mount:", err)
