@@ -213,17 +213,10 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	return r, spec, err
 }
 
-// checkWarm refuses what a machine that is restored cannot have.
+// checkWarm refuses --warm where nothing is booted.
 func (f *runFlags) checkWarm(a *app, iso workload.Isolation) error {
-	switch {
-	case !f.warm:
-		return nil
-	case iso != workload.VM:
+	if f.warm && iso != workload.VM {
 		return a.usage("--warm is for microVMs")
-	case len(f.volumes) > 0:
-		return a.usage("--warm and --volume exclude each other so far: volumes are devices, and those of a snapshot are fixed")
-	case f.network != "none":
-		return a.usage("--warm and --network exclude each other so far: a network is a device, and those of a snapshot are fixed")
 	}
 	return nil
 }

@@ -44,6 +44,10 @@ func main() {
 		trap()
 	case "network":
 		network(os.Args[2])
+	case "serve":
+		serve(os.Args[2])
+	case "volumes":
+		volumes(os.Args[2:])
 	case "size":
 		size()
 	case "sysrq":
