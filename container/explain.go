@@ -32,6 +32,8 @@ func (r *run) explain(err error) error {
 		out.Remedy = "Leave the limit out, or mount a cgroup hierarchy with the " + missing.Controller + " controller."
 	case errors.Is(err, unix.ENOSYS):
 		out.Remedy = "Containers need Linux 5.12 or newer."
+	case se != nil && se.Step == "mount the image" && r.ids.own && errors.Is(err, unix.EINVAL):
+		out.Remedy = "The image's file system has no id-mapped mounts in this kernel (EROFS has since Linux 5.19, tmpfs since 6.3): leave --userns private out."
 	case se != nil && se.Step == "mount the image":
 		out.Remedy = "Load the erofs module, and loop before Linux 6.12 (modprobe erofs loop)."
 	case se != nil && se.Step == "mount the overlay" && r.ids.rootless && !r.ids.own && errors.Is(err, unix.EPERM):
