@@ -188,17 +188,25 @@ var Fakes = []string{
 }
 
 // attackMasked says how the masked and read-only paths of procfs look, wherever
-// procfs is: in the given places and at /proc.
+// procfs is: in the given places and at /proc. It opens each once: names may
+// change meanwhile.
 func attackMasked(places []string) {
 	for _, dir := range append(places, "/proc") {
+		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			continue
+		}
 		var fs unix.Statfs_t
-		if unix.Statfs(dir, &fs) != nil || fs.Type != unix.PROC_SUPER_MAGIC {
+		if unix.Fstatfs(fd, &fs) != nil || fs.Type != unix.PROC_SUPER_MAGIC {
 			continue
 		}
 		var st unix.Stat_t
-		err := unix.Stat(dir+"/interrupts", &st)
+		err = unix.Fstatat(fd, "interrupts", &st, 0)
 		fmt.Println(dir, "interrupts is null:", err == nil && st.Rdev == unix.Mkdev(1, 3))
-		err = unix.Statfs(dir+"/sys", &fs)
+		sys, err := unix.Openat(fd, "sys", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err == nil {
+			err = unix.Fstatfs(sys, &fs)
+		}
 		fmt.Println(dir, "sys is read-only procfs:", err == nil && fs.Type == unix.PROC_SUPER_MAGIC && fs.Flags&unix.ST_RDONLY != 0)
 	}
 	fmt.Println("looked")
