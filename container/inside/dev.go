@@ -18,25 +18,34 @@ const (
 )
 
 // defaultMounts are those of every container but /sys, docker's; ttyGroup says
-// that group 5 exists in its user namespace, shm is the size of /dev/shm, or 0.
-func defaultMounts(ttyGroup bool, shm int64) []handshake.Mount {
+// that group 5 exists in its user namespace, hostIPC that the IPC namespace is the
+// host's, to which its /dev/shm belongs; size is that of /dev/shm, or 0.
+func defaultMounts(ttyGroup, hostIPC bool, size int64) []handshake.Mount {
 	pts := []handshake.Setting{{Key: "ptmxmode", Value: "0666"}, {Key: "mode", Value: "0620"}}
 	if ttyGroup {
 		pts = append(pts, handshake.Setting{Key: "gid", Value: "5"}) // "tty" in every distribution
 	}
-	if shm == 0 {
-		shm = 64 << 20
+	if size == 0 {
+		size = 64 << 20
 	}
 	sized := func(mode string, size int64) []handshake.Setting {
 		return []handshake.Setting{{Key: "mode", Value: mode}, {Key: "size", Value: strconv.FormatInt(size, 10)}}
 	}
-	return []handshake.Mount{
+	mqueue := []handshake.Mount{{Type: "mqueue", Dest: "/dev/mqueue", Set: noSuidExecDev, Optional: true}}
+	shm := handshake.Mount{Type: "tmpfs", Source: "shm", Dest: "/dev/shm", Set: noSuidExecDev, Data: sized("1777", size)}
+	if hostIPC {
+		shm = handshake.Mount{Source: "/dev/shm", Dest: "/dev/shm", Set: noSuidExecDev}
+		mqueue = nil // only the namespace's owner may mount it
+		if _, err := os.Stat("/dev/mqueue"); err == nil {
+			mqueue = []handshake.Mount{{Source: "/dev/mqueue", Dest: "/dev/mqueue", Set: noSuidExecDev}}
+		}
+	}
+	return append([]handshake.Mount{
 		{Type: "proc", Dest: "/proc", Set: noSuidExecDev},
 		{Type: "tmpfs", Dest: "/dev", Set: noSuidExecDev, Data: sized("0755", 64<<20), NoFollow: true},
 		{Type: "devpts", Dest: "/dev/pts", Set: noSuidExec, Data: pts},
-		{Type: "tmpfs", Source: "shm", Dest: "/dev/shm", Set: noSuidExecDev, Data: sized("1777", shm)},
-		{Type: "mqueue", Dest: "/dev/mqueue", Set: noSuidExecDev, Optional: true},
-	}
+		shm,
+	}, mqueue...)
 }
 
 // mountSys mounts sysfs of the container's network namespace. A user namespace

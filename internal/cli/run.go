@@ -28,7 +28,9 @@ var runCommand = command{
 // runFlags are the flags of `duplex run`.
 type runFlags struct {
 	runOptions
-	limits        limitFlags
+	limits limitFlags
+	securityFlags
+	layers        container.Layers
 	isolation     string
 	vm, container bool
 	warm          bool
@@ -61,6 +63,7 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.warm, "warm", false, "restore a booted microVM from a snapshot, which the first such run makes; see 'duplex snapshot'")
 	f.runOptions.register(fs)
 	f.limits.register(fs)
+	f.securityFlags.register(fs)
 	fs.StringVar(&f.network, "network", "none", "network of a microVM: none, user, or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP]; mac=ADDRESS")
 	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host to the microVM, with --network user")
 	fs.StringVar(&f.trace, "trace", "", "write every exit of the microVM to `FILE`; see 'duplex trace'")
@@ -147,6 +150,16 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	}
 	if err := f.checkWarm(a, iso); err != nil {
 		return none, err
+	}
+	layers, gives, err := f.securityFlags.parse(a, fs, iso)
+	if err != nil {
+		return none, err
+	}
+	f.layers = layers
+	if f.detached == 0 && a.labFor(f.lab, iso == workload.VM) == "" { // else the other one says it
+		for _, g := range gives {
+			a.warn("warning: " + g)
+		}
 	}
 	a.sweep()
 	if f.detach && f.detached == 0 {
@@ -240,7 +253,7 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 		}
 	}
 	if iso == workload.Container {
-		return container.Runner{}, spec, nil
+		return container.Runner{Layers: f.layers}, spec, nil
 	}
 	guest, err := a.guest(ctx, &f.runOptions)
 	if err != nil {
