@@ -22,13 +22,18 @@ import (
 
 // Runner runs workloads in containers. The zero value is ready to use, by
 // several goroutines at once. The program must call Init first in main.
-type Runner struct{}
+type Runner struct {
+	Network Network
+}
 
 var _ workload.Runner = Runner{}
 
 // Run implements workload.Runner.
-func (Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdio, rec *workload.Recorder) (workload.Exit, error) {
+func (o Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdio, rec *workload.Recorder) (workload.Exit, error) {
 	r, err := prepare(spec, rec)
+	if err == nil {
+		r.options = o
+	}
 	if err != nil {
 		return workload.Exit{}, err
 	}
@@ -48,6 +53,7 @@ func (Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdio,
 
 // run is one run under way.
 type run struct {
+	options  Runner
 	spec     workload.Spec
 	rec      *workload.Recorder
 	ids      idMap
@@ -57,6 +63,7 @@ type run struct {
 	conn     handshake.Conn // to init
 	exec     handshake.Conn // to exec
 	streams  *streams
+	network  *network
 	selfTime time.Duration
 }
 
@@ -111,6 +118,9 @@ func (r *run) start(stdio workload.Stdio) (err error) {
 	if r.cgroup, err = makeCgroups(r.spec, r.scratch); err != nil {
 		return err
 	}
+	if r.network, err = startNetwork(r.options.Network); err != nil {
+		return &handshake.StepError{Step: "make the network", Err: err}
+	}
 	var initEnd, execEnd *os.File
 	if r.conn, initEnd, err = handshake.Pair(); err != nil {
 		return err
@@ -148,7 +158,7 @@ func (r *run) attributes() *syscall.SysProcAttr {
 		Setsid:    true,
 		Pdeathsig: syscall.SIGKILL,
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS |
-			unix.CLONE_NEWIPC | unix.CLONE_NEWNET,
+			unix.CLONE_NEWIPC | r.network.flags(),
 	}
 	r.ids.apply(sys)
 	return sys
@@ -157,11 +167,15 @@ func (r *run) attributes() *syscall.SysProcAttr {
 // handshake takes the container from its first process to execve. It returns
 // an Exit when there was nothing to execute.
 func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
+	network, err := r.network.setup(r.spec)
+	if err != nil {
+		return nil, err
+	}
 	if err := r.conn.Send(handshake.Message{Kind: handshake.KindSetup, Setup: &handshake.Setup{
 		Rootfs: r.spec.Rootfs, Hostname: launch.Hostname(r.spec),
 		Rootless: r.ids.rootless, WaitMapped: r.ids.helper, TTYGroup: !r.ids.single,
 		CgroupFD: r.cgroup.Unified() != nil, ExecFiles: len(execFiles(r.cgroup)),
-		Extra: r.spec.Extra, Volumes: r.spec.Volumes,
+		Extra: r.spec.Extra, Volumes: r.spec.Volumes, Network: network,
 	}}); err != nil {
 		return nil, err
 	}
@@ -181,6 +195,9 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 		CgroupUnified: cgroup.OnlyUnified(), PidsLimit: pidsLimit,
 	}}); err != nil {
 		return nil, r.blame(err)
+	}
+	if err := r.network.attach(r.conn); err != nil {
+		return nil, err
 	}
 	m, err := r.conn.Expect(handshake.KindReady)
 	if err != nil {
@@ -352,7 +369,7 @@ func (r *run) close() error {
 			_ = c.F.Close()
 		}
 	}
-	var errs []error
+	errs := []error{r.network.close()}
 	if r.streams != nil {
 		errs = append(errs, r.streams.close())
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/duplex-run/duplex/internal/netif"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -41,7 +42,7 @@ type Message struct {
 	Errno   syscall.Errno  `json:"errno,omitempty"`   // failed: the kernel's reason, if it was that
 
 	// File came with the message:
-	File *os.File `json:"-"` // terminal: the master; notify: the listener
+	File *os.File `json:"-"` // terminal: the master; network: the TAP device; notify: the listener
 }
 
 // Kind is what a message says.
@@ -52,6 +53,7 @@ const (
 	KindSetup     Kind = "setup"
 	KindExecute   Kind = "execute"
 	KindMapped    Kind = "mapped"
+	KindNetwork   Kind = "network"
 	KindReady     Kind = "ready"
 	KindGo        Kind = "go"
 	KindTerminal  Kind = "terminal"
@@ -89,6 +91,26 @@ type Setup struct {
 	Extra []workload.ExtraFile `json:"extra,omitempty"`
 	// Volumes are bound into the root, in this order.
 	Volumes []workload.Volume `json:"volumes,omitempty"`
+	// Network is what there is beside loopback.
+	Network Network `json:"network,omitzero"`
+}
+
+// NetworkDevice is the name of a container's network interface.
+const NetworkDevice = "eth0"
+
+// Network tells init of the container's network.
+type Network struct {
+	// Shared: the namespace is not the container's own; nothing is set up in it.
+	Shared bool `json:"shared,omitempty"`
+	// TAP: make the interface as a TAP device, and send it with a message of
+	// KindNetwork.
+	TAP bool `json:"tap,omitempty"`
+	// Config is how the interface is set up; nil is none.
+	Config *netif.Config `json:"config,omitempty"`
+	// Hosts and Resolv are the texts of /etc/hosts and /etc/resolv.conf; "" leaves
+	// the image's.
+	Hosts  string `json:"hosts,omitempty"`
+	Resolv string `json:"resolv,omitempty"`
 }
 
 // Execute tells exec what to become.

@@ -26,11 +26,10 @@ var runCommand = command{
 // runFlags are the flags of `duplex run`.
 type runFlags struct {
 	runOptions
+	networkFlags
 	isolation     string
 	vm, container bool
 	warm          bool
-	network       string
-	publish       []string
 	trace         string
 	// For duplex's own use: compare reads the report, and runs its probe.
 	reportFD int
@@ -49,8 +48,7 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	fs.BoolVar(&f.warm, "warm", false, "restore a booted microVM from a snapshot, which the first such run makes; see 'duplex snapshot'")
 	f.runOptions.register(fs)
-	fs.StringVar(&f.network, "network", "none", "network of a microVM: none, user, or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP]; mac=ADDRESS")
-	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host to the microVM, with --network user")
+	f.networkFlags.register(fs)
 	fs.StringVar(&f.trace, "trace", "", "write every exit of the microVM to `FILE`; see 'duplex trace'")
 	fs.IntVar(&f.reportFD, "report-fd", 0, "")
 	fs.BoolVar(&f.probe, "probe", false, "")
@@ -124,7 +122,10 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	if fs.NArg() == 0 {
 		return none, a.usage("no image given")
 	}
-	nic, err := f.nic(a, iso)
+	if iso == workload.Container && f.trace != "" {
+		return none, a.usage("--trace is for microVMs")
+	}
+	nets, err := f.networkFlags.parse(a, iso)
 	if err != nil {
 		return none, err
 	}
@@ -135,7 +136,7 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	if a.labFor(f.lab, iso == workload.VM) != "" {
 		return none, a.runInLab(ctx, labJob{fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions, output: []string{f.trace, f.bootLog}})
 	}
-	runner, spec, err := f.prepare(ctx, a, fs, iso, nic, rec)
+	runner, spec, err := f.prepare(ctx, a, fs, iso, nets, rec)
 	if err != nil {
 		return none, err
 	}
@@ -156,8 +157,9 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 }
 
 // prepare resolves the image and, for a microVM, the kernel and the initramfs.
-func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso workload.Isolation, nic *microvm.Network, rec *workload.Recorder) (workload.Runner, workload.Spec, error) {
+func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso workload.Isolation, nets networks, rec *workload.Recorder) (workload.Runner, workload.Spec, error) {
 	var none workload.Spec
+	f.announce(a, nets.container)
 	if iso == workload.Container {
 		container.Prefetch()
 	}
@@ -182,14 +184,14 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 		}
 	}
 	if iso == workload.Container {
-		return container.Runner{}, spec, nil
+		return container.Runner{Network: nets.container}, spec, nil
 	}
 	guest, err := a.guest(ctx, &f.runOptions)
 	if err != nil {
 		return nil, none, err
 	}
 	r := microvm.Runner{
-		Kernel: guest.kernel, Initrd: guest.initrd, Network: nic, Trace: f.trace, NoJail: f.noJail, Warn: a.warn, Version: version(),
+		Kernel: guest.kernel, Initrd: guest.initrd, Network: nets.vm, Trace: f.trace, NoJail: f.noJail, Warn: a.warn, Version: version(),
 	}
 	if f.warm {
 		if r.Snapshot, err = a.warm(ctx, r, spec); err != nil {
@@ -215,28 +217,6 @@ func (f *runFlags) checkWarm(a *app, iso workload.Isolation) error {
 		return a.usage("--warm and --network exclude each other so far: a network is a device, and those of a snapshot are fixed")
 	}
 	return nil
-}
-
-// nic is the network interface that was asked for; nil for none.
-func (f *runFlags) nic(a *app, iso workload.Isolation) (*microvm.Network, error) {
-	if iso == workload.Container && (f.network != "none" || len(f.publish) > 0 || f.trace != "") {
-		return nil, a.usage("--network, --publish and --trace are for microVMs so far")
-	}
-	if f.network == "none" {
-		if len(f.publish) > 0 {
-			return nil, a.usage("--publish needs --network user")
-		}
-		return nil, nil
-	}
-	n, err := parseNet(f.network)
-	if err != nil {
-		return nil, a.usage("--network=%s: %v, or none", f.network, err)
-	}
-	if n.Tap != "" && len(f.publish) > 0 {
-		return nil, a.usage("--publish needs --network user")
-	}
-	n.Publish = f.publish
-	return &n, nil
 }
 
 // logTo makes the file at path and returns what appends to it. It is closed with

@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/microvm"
+	"github.com/duplex-run/duplex/network/user"
+)
+
+// networkFlags are the flags of a run's network.
+type networkFlags struct {
+	network string
+	publish []string
+}
+
+func (f *networkFlags) register(fs *pflag.FlagSet) {
+	fs.StringVar(&f.network, "network", "none", "network: none; user, which needs no rights; host, the host's own (containers); or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP] (microVMs); of a microVM also mac=ADDRESS")
+	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host inside, with --network user")
+}
+
+// networks is the network that was asked for, for either isolation.
+type networks struct {
+	vm        *microvm.Network // nil for none
+	container container.Network
+}
+
+// parse checks the flags against the isolation.
+func (f *networkFlags) parse(a *app, iso workload.Isolation) (n networks, err error) {
+	ports, err := f.ports(a)
+	if err != nil {
+		return n, err
+	}
+	if iso == workload.Container {
+		n.container, err = f.containerNetwork(a, ports)
+		return n, err
+	}
+	switch f.network {
+	case "none":
+		return n, nil
+	case "host":
+		return n, a.usage("--network=host: a microVM has a kernel of its own, and no use of the host's network; --network user leads there")
+	}
+	nic, err := parseNet(f.network)
+	if err != nil {
+		return n, a.usage("--network=%s: %v, or none", f.network, err)
+	}
+	if nic.Tap != "" && len(f.publish) > 0 {
+		return n, a.usage("--publish needs --network user")
+	}
+	nic.Publish = f.publish
+	n.vm = &nic
+	return n, nil
+}
+
+// ports are the published ones.
+func (f *networkFlags) ports(a *app) (ports []user.Port, err error) {
+	if len(f.publish) > 0 && (f.network == "none" || f.network == "host") {
+		return nil, a.usage("--publish needs --network user")
+	}
+	for _, text := range f.publish {
+		p, err := user.ParsePort(text)
+		if err != nil {
+			return nil, a.usage("%v: want [IP:]PORT:GUESTPORT[/udp]", err)
+		}
+		ports = append(ports, p)
+	}
+	return ports, nil
+}
+
+func (f *networkFlags) containerNetwork(a *app, ports []user.Port) (container.Network, error) {
+	n := container.Network{Publish: ports}
+	switch {
+	case f.network == "none":
+	case f.network == "host" || f.network == "user":
+		n.Mode = container.NetworkMode(f.network)
+	case strings.HasPrefix(f.network, "tap="):
+		return n, a.usage("--network=%s: TAP interfaces are for microVMs", f.network)
+	default:
+		return n, a.usage("--network=%s: want none, user or host", f.network)
+	}
+	return n, nil
+}
+
+// hostNetworkWarning says what --network host gives up.
+const hostNetworkWarning = "--network host: no network namespace: the command reaches what listens on the host's loopback and its abstract Unix sockets, and can take any of its ports"
+
+// announce says what a container with the host's network gives up. It has the
+// host's name then, as with docker, unless it was given one.
+func (f *runFlags) announce(a *app, n container.Network) {
+	if n.Mode != container.NetworkHost {
+		return
+	}
+	a.warn(hostNetworkWarning)
+	if name, err := os.Hostname(); err == nil && f.hostname == "" {
+		f.hostname = name
+	}
+}
