@@ -12,6 +12,7 @@ import (
 	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/netif"
 	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/network/proxy"
 	"github.com/duplex-run/duplex/network/user"
 )
 
@@ -20,7 +21,7 @@ type Network struct {
 	Mode NetworkMode
 	// Publish are ports of the host that lead to the container, with NetworkUser
 	// and NetworkBridge.
-	Publish []user.Port
+	Publish []proxy.Port
 }
 
 // NetworkMode names a kind of network.

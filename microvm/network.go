@@ -9,6 +9,7 @@ import (
 
 	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/network/proxy"
 	"github.com/duplex-run/duplex/network/user"
 	"github.com/duplex-run/duplex/vmm/virtio/net"
 )
@@ -40,7 +41,7 @@ func (h *Hardware) startNetworks() (_ *networks, err error) {
 		}
 		n.stacks = append(n.stacks, s)
 		for _, text := range nic.Publish {
-			port, err := user.ParsePort(text)
+			port, err := proxy.ParsePort(text)
 			if err != nil {
 				return n, err
 			}

@@ -9,7 +9,7 @@ import (
 	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/microvm"
-	"github.com/duplex-run/duplex/network/user"
+	"github.com/duplex-run/duplex/network/proxy"
 )
 
 // networkFlags are the flags of a run's network.
@@ -58,12 +58,12 @@ func (f *networkFlags) parse(a *app, iso workload.Isolation) (n networks, err er
 }
 
 // ports are the published ones.
-func (f *networkFlags) ports(a *app) (ports []user.Port, err error) {
+func (f *networkFlags) ports(a *app) (ports []proxy.Port, err error) {
 	if len(f.publish) > 0 && (f.network == "none" || f.network == "host") {
 		return nil, a.usage("--publish needs --network user")
 	}
 	for _, text := range f.publish {
-		p, err := user.ParsePort(text)
+		p, err := proxy.ParsePort(text)
 		if err != nil {
 			return nil, a.usage("%v: want [IP:]PORT:GUESTPORT[/udp]", err)
 		}
@@ -72,7 +72,7 @@ func (f *networkFlags) ports(a *app) (ports []user.Port, err error) {
 	return ports, nil
 }
 
-func (f *networkFlags) containerNetwork(a *app, ports []user.Port) (container.Network, error) {
+func (f *networkFlags) containerNetwork(a *app, ports []proxy.Port) (container.Network, error) {
 	n := container.Network{Publish: ports}
 	switch {
 	case f.network == "none":

@@ -1,8 +1,9 @@
-package user
+package proxy
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"net"
 	"net/netip"
 	"os"
@@ -11,8 +12,10 @@ import (
 	"time"
 )
 
+// DNSPort is where servers listen.
+const DNSPort = 53
+
 const (
-	dnsPort = 53
 	// maxResolvers is what the C library takes from resolv.conf (MAXNS).
 	maxResolvers = 3
 	// answerTime is how long a resolver has before the next is asked.
@@ -20,10 +23,20 @@ const (
 	resolvConf = "/etc/resolv.conf"
 )
 
-// resolvers are asked in this order.
-func (s *Stack) resolvers() []netip.AddrPort {
-	if s.cfg.Resolvers != nil {
-		return s.cfg.Resolvers
+// Resolver answers DNS queries by asking the host's resolvers.
+type Resolver struct {
+	Tasks *Tasks
+	// Fixed are the resolvers; nil means those of the host's /etc/resolv.conf, which
+	// is read again for each query.
+	Fixed []netip.AddrPort
+	// Wait is how long a resolver has before the next is asked; 0 means two seconds.
+	Wait time.Duration
+}
+
+// List are the resolvers in the order in which they are asked.
+func (r *Resolver) List() []netip.AddrPort {
+	if r.Fixed != nil {
+		return r.Fixed
 	}
 	conf, _ := os.ReadFile(resolvConf) // none is like an empty one
 	return parseResolvers(conf)
@@ -37,18 +50,18 @@ func parseResolvers(conf []byte) (list []netip.AddrPort) {
 			continue
 		}
 		if a, err := netip.ParseAddr(f[1]); err == nil {
-			list = append(list, netip.AddrPortFrom(a, dnsPort))
+			list = append(list, netip.AddrPortFrom(a, DNSPort))
 		}
 	}
 	if list == nil {
-		list = append(list, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dnsPort))
+		list = append(list, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), DNSPort))
 	}
 	return list
 }
 
-// serveDNS answers the queries of one flow until there are none under way. A
+// Serve answers the queries of one flow until there are none under way. A
 // resolver takes another port for its next query, so flows have to end soon.
-func (s *Stack) serveDNS(guest net.Conn) {
+func (r *Resolver) Serve(guest net.Conn) {
 	var mu sync.Mutex // count and deadline change together
 	count := 0
 	queries := func(change int) {
@@ -61,22 +74,22 @@ func (s *Stack) serveDNS(guest net.Conn) {
 		_ = guest.SetReadDeadline(deadline) // never fails
 	}
 	queries(0)
-	running := make(slots, dnsPerFlow)
+	running := make(Slots, dnsPerFlow)
 	buf := make([]byte, dnsMessage)
 	for {
 		n, err := guest.Read(buf)
 		if err != nil {
 			return
 		}
-		if n < dnsHeader || !running.take() {
+		if n < dnsHeader || !running.Take() {
 			continue
 		}
 		query := bytes.Clone(buf[:n])
 		queries(1)
-		if !s.spawn(func() {
-			defer running.give()
+		if !r.Tasks.Spawn(func() {
+			defer running.Give()
 			defer queries(-1)
-			if answer := s.resolve(query); answer != nil {
+			if answer := r.Resolve(query); answer != nil {
 				_, _ = guest.Write(answer) // lost, as datagrams may be
 			}
 		}) {
@@ -97,24 +110,24 @@ const (
 	dnsIdle = 200 * time.Millisecond
 )
 
-// resolve asks the resolvers in turn and returns the first answer, or nil. The
+// Resolve asks the resolvers in turn and returns the first answer, or nil. The
 // messages are not looked at, beyond their id.
-func (s *Stack) resolve(query []byte) []byte {
-	for _, r := range s.resolvers() {
-		if answer := s.ask(r, query); answer != nil {
+func (r *Resolver) Resolve(query []byte) []byte {
+	for _, server := range r.List() {
+		if answer := r.ask(server, query); answer != nil {
 			return answer
 		}
 	}
 	return nil
 }
 
-func (s *Stack) ask(r netip.AddrPort, query []byte) []byte {
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(r))
-	if err != nil || !s.keep(c) {
+func (r *Resolver) ask(server netip.AddrPort, query []byte) []byte {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
+	if err != nil || !r.Tasks.Keep(c) {
 		return nil
 	}
-	defer s.forget(c)
-	if c.SetDeadline(time.Now().Add(s.answer)) != nil {
+	defer r.Tasks.Forget(c)
+	if c.SetDeadline(time.Now().Add(cmp.Or(r.Wait, answerTime))) != nil {
 		return nil
 	}
 	if _, err := c.Write(query); err != nil {
