@@ -12,6 +12,7 @@ import (
 	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/netif"
 	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/network/bridge"
 	"github.com/duplex-run/duplex/network/proxy"
 	"github.com/duplex-run/duplex/network/user"
 )
@@ -35,18 +36,25 @@ const (
 	// NetworkUser is package network/user behind a TAP device of the container's
 	// namespace. It needs no rights.
 	NetworkUser NetworkMode = "user"
+	// NetworkBridge is package network/bridge. It needs CAP_NET_ADMIN.
+	NetworkBridge NetworkMode = "bridge"
 )
 
 // network is the network of a run under way; the zero network is none.
 type network struct {
-	mode  NetworkMode
+	Network
 	stack *user.Stack
+	port  *bridge.Port
 }
 
 // startNetwork makes what a network has on the host.
 func startNetwork(n Network) (_ *network, err error) {
-	out := &network{mode: n.Mode}
-	if n.Mode != NetworkUser {
+	out := &network{Network: n}
+	switch n.Mode {
+	case NetworkBridge:
+		return out, bridge.Check()
+	case NetworkUser:
+	default:
 		return out, nil
 	}
 	if out.stack, err = user.New(user.Config{}); err != nil {
@@ -60,18 +68,36 @@ func startNetwork(n Network) (_ *network, err error) {
 	return out, nil
 }
 
-// setup is what init does of it.
-func (n *network) setup(spec workload.Spec) (handshake.Network, error) {
+// setup makes what a network has in the namespace of init, and returns what init
+// does of it.
+func (n *network) setup(init int, spec workload.Spec) (_ handshake.Network, err error) {
 	hostname := launch.Hostname(spec)
-	switch n.mode {
+	switch n.Mode {
 	case NetworkHost:
 		return hostNames()
 	case NetworkUser:
 		cfg := n.stack.Config()
 		c := &netif.Config{Addresses: []netip.Prefix{cfg.Guest}, Gateways: []netip.Addr{cfg.Gateway}, DNS: []netip.Addr{cfg.DNS}, MTU: cfg.MTU}
-		return handshake.Network{TAP: true, Config: c, Hosts: netif.Hosts(hostname, c), Resolv: netif.ResolvConf(c)}, nil
+		out := interfaceUp(c, hostname)
+		out.TAP = true
+		return out, nil
+	case NetworkBridge:
+		if n.port, err = bridge.Join(init, handshake.NetworkDevice); err != nil {
+			return handshake.Network{}, err
+		}
+		for _, p := range n.Publish {
+			if _, err := n.port.Publish(p); err != nil {
+				return handshake.Network{}, err
+			}
+		}
+		return interfaceUp(&n.port.Config, hostname), nil
 	}
 	return handshake.Network{}, nil
+}
+
+// interfaceUp is an interface that is there, and the names that belong to it.
+func interfaceUp(c *netif.Config, hostname string) handshake.Network {
+	return handshake.Network{Config: c, Hosts: netif.Hosts(hostname, c), Resolv: netif.ResolvConf(c)}
 }
 
 // hostNames are copies of the host's own files, as docker makes them for its
@@ -90,7 +116,7 @@ func hostNames() (handshake.Network, error) {
 
 // attach takes what init made of it.
 func (n *network) attach(c handshake.Conn) error {
-	if n.mode != NetworkUser {
+	if n.Mode != NetworkUser {
 		return nil
 	}
 	m, err := c.Expect(handshake.KindNetwork)
@@ -103,17 +129,23 @@ func (n *network) attach(c handshake.Conn) error {
 	return n.stack.Attach(m.File)
 }
 
-// close undoes startNetwork.
-func (n *network) close() error {
-	if n == nil || n.stack == nil {
+// close undoes startNetwork and setup.
+func (n *network) close() (err error) {
+	if n == nil {
 		return nil
 	}
-	return n.stack.Close()
+	if n.stack != nil {
+		err = n.stack.Close()
+	}
+	if n.port != nil {
+		err = errors.Join(err, n.port.Close())
+	}
+	return err
 }
 
 // flags are the namespaces to make for it.
 func (n *network) flags() uintptr {
-	if n.mode == NetworkHost {
+	if n.Mode == NetworkHost {
 		return 0
 	}
 	return unix.CLONE_NEWNET

@@ -167,9 +167,9 @@ func (r *run) attributes() *syscall.SysProcAttr {
 // handshake takes the container from its first process to execve. It returns
 // an Exit when there was nothing to execute.
 func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
-	network, err := r.network.setup(r.spec)
+	network, err := r.network.setup(r.init.Pid, r.spec)
 	if err != nil {
-		return nil, err
+		return nil, &handshake.StepError{Step: "make the network", Err: err}
 	}
 	if err := r.conn.Send(handshake.Message{Kind: handshake.KindSetup, Setup: &handshake.Setup{
 		Rootfs: r.spec.Rootfs, Hostname: launch.Hostname(r.spec),

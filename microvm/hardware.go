@@ -5,10 +5,12 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/duplex-run/duplex/internal/workload"
+	lan "github.com/duplex-run/duplex/network/bridge"
 	"github.com/duplex-run/duplex/vmm"
 	"github.com/duplex-run/duplex/vmm/virtio/fs"
 )
@@ -49,12 +51,14 @@ type Disk struct {
 
 // Network is a virtio network device.
 type Network struct {
-	// Tap is the TAP interface it is; "" for the user-mode network.
+	// Tap is the TAP interface it is; "" for the user-mode network, or the bridge.
 	Tap string
+	// Bridge has Runner put it on the bridge of package network/bridge.
+	Bridge bool
 	// MAC is the guest's address; nil picks one.
 	MAC net.HardwareAddr
 	// Publish are ports of the host that lead to the guest, for the user-mode
-	// network: [IP:]PORT:PORT[/udp].
+	// network and the bridge: [IP:]PORT:PORT[/udp].
 	Publish []string
 	// Address, Gateway and DNS are what the agent gives the guest's interface on
 	// a TAP device; the user-mode network has a plan of its own.
@@ -62,6 +66,9 @@ type Network struct {
 	Gateway, DNS netip.Addr
 	// BytesPerSecond and PacketsPerSecond limit each direction; 0 is no limit.
 	BytesPerSecond, PacketsPerSecond uint64
+
+	port *lan.Port // with Bridge, from Runner.joinBridge
+	tap  *os.File     // its device, until it is handed to the machine
 }
 
 // Share is a directory of the host that the guest mounts with `mount -t virtiofs`.

@@ -2,16 +2,17 @@ package microvm
 
 import (
 	"errors"
-	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
+	lan "github.com/duplex-run/duplex/network/bridge"
 	"github.com/duplex-run/duplex/network/proxy"
 	"github.com/duplex-run/duplex/network/user"
-	"github.com/duplex-run/duplex/vmm/virtio/net"
+	vnet "github.com/duplex-run/duplex/vmm/virtio/net"
 )
 
 // networks are the user-mode networks of a machine. They live in the caller's
@@ -28,10 +29,17 @@ func (h *Hardware) startNetworks() (_ *networks, err error) {
 	n := &networks{ends: map[int]*os.File{}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(&workload.Error{Op: "make the user-mode network", Err: err}, n.close())
+			err = errors.Join(networkError(err), n.close())
 		}
 	}()
 	for i, nic := range h.Networks {
+		if nic.Bridge && nic.tap == nil {
+			return n, errors.New("only the runner of a workload joins the bridge")
+		}
+		if nic.Bridge {
+			n.ends[i] = nic.tap
+			continue
+		}
 		if nic.Tap != "" {
 			continue
 		}
@@ -40,14 +48,8 @@ func (h *Hardware) startNetworks() (_ *networks, err error) {
 			return n, err
 		}
 		n.stacks = append(n.stacks, s)
-		for _, text := range nic.Publish {
-			port, err := proxy.ParsePort(text)
-			if err != nil {
-				return n, err
-			}
-			if _, err := s.Publish(port); err != nil {
-				return n, fmt.Errorf("publish %s: %w", text, err)
-			}
+		if err := nic.publish(s.Publish); err != nil {
+			return n, err
 		}
 		end, err := s.Connect()
 		if err != nil {
@@ -56,6 +58,56 @@ func (h *Hardware) startNetworks() (_ *networks, err error) {
 		n.ends[i] = end
 	}
 	return n, nil
+}
+
+// publish has f listen for each of the ports.
+func (n *Network) publish(f func(proxy.Port) (netip.AddrPort, error)) error {
+	for _, text := range n.Publish {
+		port, err := proxy.ParsePort(text)
+		if err == nil {
+			_, err = f(port)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// networkError is err as the user sees it.
+func networkError(err error) *workload.Error {
+	out := &workload.Error{Op: "make the network", Err: err}
+	var known interface{ Remedy() string }
+	if errors.As(err, &known) {
+		out.Remedy = known.Remedy()
+	}
+	return out
+}
+
+// joinBridge puts the workload's network on the bridge, if that was asked for;
+// leave undoes it.
+func (r *Runner) joinBridge() (leave func() error, err error) {
+	if r.Network == nil || !r.Network.Bridge {
+		return func() error { return nil }, nil
+	}
+	n := *r.Network
+	if n.port, n.tap, err = lan.JoinTAP(); err != nil {
+		return nil, networkError(err)
+	}
+	leave = func() error {
+		_ = n.tap.Close() // the machine took it, or there was none
+		return n.port.Close()
+	}
+	if err := n.publish(n.port.Publish); err != nil {
+		return nil, errors.Join(networkError(err), leave())
+	}
+	c := n.port.Config
+	n.Address, n.Gateway, n.DNS = c.Addresses[0], c.Gateways[0], c.DNS[0]
+	if n.MAC == nil {
+		n.MAC, err = net.ParseMAC(c.MAC)
+	}
+	r.Network = &n
+	return leave, err
 }
 
 // close ends the networks; the devices' ends are their own.
@@ -76,25 +128,25 @@ func (n *networks) hand(give func(name string, f *os.File)) {
 
 // openBackend makes the network side of an interface of f, or of its TAP device
 // when that is nil.
-func (n *Network) openBackend(f *os.File) (net.Backend, io.Closer, error) {
+func (n *Network) openBackend(f *os.File) (vnet.Backend, io.Closer, error) {
 	switch {
 	case n.Tap == "" && f == nil:
 		return nil, nil, errors.New("the user-mode network is not there")
-	case n.Tap == "":
-		s, err := net.NewSocket(f)
+	case n.Tap == "" && !n.Bridge:
+		s, err := vnet.NewSocket(f)
 		return s, s, err
 	case f != nil:
-		t, err := net.NewTAP(f)
+		t, err := vnet.NewTAP(f)
 		return t, t, err
 	}
-	t, err := net.OpenTAP(n.Tap)
+	t, err := vnet.OpenTAP(n.Tap)
 	return t, t, err
 }
 
 // guestNetwork is what the agent is told of an interface.
 func (n *Network) guestNetwork() (*agentproto.Network, error) {
 	out := &agentproto.Network{MAC: n.MAC.String()}
-	if n.Tap == "" {
+	if n.Tap == "" && !n.Bridge {
 		var c user.Config // the plan of addresses of the Stack to come
 		if err := c.Complete(); err != nil {
 			return nil, err

@@ -37,15 +37,12 @@ func (b *builder) network() error {
 	return netif.Configure(index, n.Config, "")
 }
 
-// tunDevice makes TUN and TAP interfaces (Documentation/networking/tuntap.rst).
-const tunDevice = "/dev/net/tun"
-
 // makeTAP makes the interface and sends its other end to duplex, whose stack is
 // the network behind it.
 func (b *builder) makeTAP() error {
-	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return &handshake.StepError{Step: "open " + tunDevice, Err: err}
+		return &handshake.StepError{Step: handshake.StepTUN, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
 	ifr, err := unix.NewIfreq(handshake.NetworkDevice)

@@ -19,8 +19,8 @@ type networkFlags struct {
 }
 
 func (f *networkFlags) register(fs *pflag.FlagSet) {
-	fs.StringVar(&f.network, "network", "none", "network: none; user, which needs no rights; host, the host's own (containers); or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP] (microVMs); of a microVM also mac=ADDRESS")
-	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host inside, with --network user")
+	fs.StringVar(&f.network, "network", "none", "network: none; user, which needs no rights; bridge, for root; host, the host's own (containers); or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP] (microVMs); of a microVM also mac=ADDRESS")
+	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host inside, with --network user or bridge")
 }
 
 // networks is the network that was asked for, for either isolation.
@@ -45,14 +45,18 @@ func (f *networkFlags) parse(a *app, iso workload.Isolation) (n networks, err er
 	case "host":
 		return n, a.usage("--network=host: a microVM has a kernel of its own, and no use of the host's network; --network user leads there")
 	}
-	nic, err := parseNet(f.network)
+	kind, bridged := f.network, false
+	if rest, ok := strings.CutPrefix(kind, "bridge"); ok && (rest == "" || rest[0] == ',') {
+		kind, bridged = "user"+rest, true // options are the same
+	}
+	nic, err := parseNet(kind)
 	if err != nil {
-		return n, a.usage("--network=%s: %v, or none", f.network, err)
+		return n, a.usage("--network=%s: %v, bridge or none", f.network, err)
 	}
 	if nic.Tap != "" && len(f.publish) > 0 {
-		return n, a.usage("--publish needs --network user")
+		return n, a.usage("--publish needs --network user or bridge")
 	}
-	nic.Publish = f.publish
+	nic.Publish, nic.Bridge = f.publish, bridged
 	n.vm = &nic
 	return n, nil
 }
@@ -60,7 +64,7 @@ func (f *networkFlags) parse(a *app, iso workload.Isolation) (n networks, err er
 // ports are the published ones.
 func (f *networkFlags) ports(a *app) (ports []proxy.Port, err error) {
 	if len(f.publish) > 0 && (f.network == "none" || f.network == "host") {
-		return nil, a.usage("--publish needs --network user")
+		return nil, a.usage("--publish needs --network user or bridge")
 	}
 	for _, text := range f.publish {
 		p, err := proxy.ParsePort(text)
@@ -76,12 +80,12 @@ func (f *networkFlags) containerNetwork(a *app, ports []proxy.Port) (container.N
 	n := container.Network{Publish: ports}
 	switch {
 	case f.network == "none":
-	case f.network == "host" || f.network == "user":
+	case f.network == "host" || f.network == "user" || f.network == "bridge":
 		n.Mode = container.NetworkMode(f.network)
 	case strings.HasPrefix(f.network, "tap="):
 		return n, a.usage("--network=%s: TAP interfaces are for microVMs", f.network)
 	default:
-		return n, a.usage("--network=%s: want none, user or host", f.network)
+		return n, a.usage("--network=%s: want none, user, bridge or host", f.network)
 	}
 	return n, nil
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/microvm"
+	"github.com/duplex-run/duplex/network/bridge"
 )
 
 var runCommand = command{
@@ -260,7 +262,8 @@ func writeReport(fd int, rec *workload.Recorder, exit workload.Exit, err error) 
 // sweep removes what killed runs left. It is no reason to fail: what could not
 // be removed now is tried again by the next run.
 func (a *app) sweep() {
-	if _, err := hostdir.Sweep(); err != nil {
+	_, err := hostdir.Sweep()
+	if err = errors.Join(err, bridge.Sweep()); err != nil {
 		_, _ = fmt.Fprintf(a.err, "duplex: cleaning up after killed runs: %v\n", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -143,4 +144,59 @@ func (r *Resolver) ask(server netip.AddrPort, query []byte) []byte {
 			return buf[:n]
 		}
 	}
+}
+
+// ServePackets answers the queries that come to c, of which there are at most as
+// many under way as bound has places.
+func (r *Resolver) ServePackets(c *net.UDPConn, bound Slots) {
+	buf := make([]byte, dnsMessage)
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil || n < dnsHeader || !bound.Take() {
+			continue
+		}
+		query := bytes.Clone(buf[:n])
+		if !r.Tasks.Spawn(func() {
+			defer bound.Give()
+			if answer := r.Resolve(query); answer != nil {
+				_, _ = c.WriteToUDPAddrPort(answer, from) // lost, as datagrams may be
+			}
+		}) {
+			return
+		}
+	}
+}
+
+// ServeStreams leads the connections that come to l to the first resolver that
+// takes one.
+func (r *Resolver) ServeStreams(l net.Listener, bound Slots) {
+	p := Publisher{Tasks: r.Tasks, TCP: bound}
+	p.serveTCP(l, Target{TCP: func(client *net.TCPConn) {
+		server := r.dial()
+		if server == nil {
+			Reset(client)
+			return
+		}
+		if !r.Tasks.Keep(server) {
+			return
+		}
+		defer r.Tasks.Forget(server)
+		Relay(server, client, func() {
+			Reset(client)
+			Reset(server)
+		})
+	}})
+}
+
+func (r *Resolver) dial() *net.TCPConn {
+	d := net.Dialer{Timeout: cmp.Or(r.Wait, answerTime)}
+	for _, server := range r.List() {
+		if c, err := d.DialContext(r.Tasks.Context(), "tcp", server.String()); err == nil {
+			return c.(*net.TCPConn)
+		}
+	}
+	return nil
 }
