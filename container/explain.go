@@ -35,7 +35,7 @@ func (r *run) explain(err error) error {
 		out.Remedy = "Leave the limit out, or mount a cgroup hierarchy with the " + missing.Controller + " controller."
 	case errors.Is(err, unix.ENOSYS):
 		out.Remedy = "Containers need Linux 5.12 or newer."
-	case se != nil && se.Step == handshake.StepTUN && os.IsPermission(se.Err):
+	case se != nil && se.Step == handshake.StepTUN && errors.Is(err, os.ErrPermission):
 		out.Remedy = "The user-mode network makes a TAP device: let users open /dev/net/tun, as distributions do (chmod 0666 /dev/net/tun), or run duplex as root."
 	case se != nil && se.Step == handshake.StepTUN:
 		out.Remedy = "The user-mode network makes a TAP device: load the tun module (modprobe tun), or give the container duplex runs in the device /dev/net/tun."

@@ -68,7 +68,7 @@ type Network struct {
 	BytesPerSecond, PacketsPerSecond uint64
 
 	port *lan.Port // with Bridge, from Runner.joinBridge
-	tap  *os.File     // its device, until it is handed to the machine
+	tap  *os.File  // its device, until it is handed to the machine
 }
 
 // Share is a directory of the host that the guest mounts with `mount -t virtiofs`.
