@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/duplex-run/duplex/internal/workload"
-	lan "github.com/duplex-run/duplex/network/bridge"
 	"github.com/duplex-run/duplex/vmm"
 	"github.com/duplex-run/duplex/vmm/virtio/fs"
 )
@@ -36,6 +35,9 @@ type Hardware struct {
 	// Balloon adds a memory balloon: memory that the guest frees goes back to the
 	// host.
 	Balloon bool
+	// Slots are places for devices that only a restored machine has: networks and
+	// shares.
+	Slots int
 }
 
 // Disk is a virtio block device.
@@ -67,8 +69,8 @@ type Network struct {
 	// BytesPerSecond and PacketsPerSecond limit each direction; 0 is no limit.
 	BytesPerSecond, PacketsPerSecond uint64
 
-	port *lan.Port // with Bridge, from Runner.joinBridge
-	tap  *os.File  // its device, until it is handed to the machine
+	port BridgePort // with Bridge, from Runner.joinBridge
+	tap  *os.File   // its device, until it is handed to the machine
 }
 
 // Share is a directory of the host that the guest mounts with `mount -t virtiofs`.
@@ -95,7 +97,7 @@ func (h *Hardware) validate() error {
 	if n, _ := h.vcpus(); n > vmm.MaxCPUs || h.CPUs < 0 || math.IsNaN(h.CPUs) {
 		return bad("Give a smaller --cpus.", "%v CPUs asked for, a microVM has %d at most", h.CPUs, vmm.MaxCPUs)
 	}
-	if n := h.devices(); n > vmm.MaxDevices {
+	if n := h.devices() + h.Slots; n > vmm.MaxDevices {
 		return bad("Leave some out.", "%d devices, at most %d fit", n, vmm.MaxDevices)
 	}
 	var tags []string

@@ -9,22 +9,51 @@ import (
 
 	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
-	lan "github.com/duplex-run/duplex/network/bridge"
-	"github.com/duplex-run/duplex/network/proxy"
-	"github.com/duplex-run/duplex/network/user"
 	vnet "github.com/duplex-run/duplex/vmm/virtio/net"
 )
+
+// UserNetwork is the user-mode network of one interface; see package network/user.
+type UserNetwork interface {
+	// PublishPort makes a port of the host lead to the guest: [IP:]PORT:PORT[/udp].
+	PublishPort(text string) error
+	// Connect returns the device's end.
+	Connect() (*os.File, error)
+	Close() error
+}
+
+// UserNetworks makes user-mode networks. They are not linked in here: a monitor has
+// no use for them, and starts sooner without. A program that runs machines with
+// such networks sets it at its start.
+var UserNetworks struct {
+	New func() (UserNetwork, error)
+	// Plan is the addresses of a guest's interface.
+	Plan func() (agentproto.Network, error)
+}
+
+// BridgePort is an interface on the bridge; see package network/bridge.
+type BridgePort interface {
+	// PublishPort makes a port of the host lead to the guest: [IP:]PORT:PORT[/udp].
+	PublishPort(text string) error
+	// Plan is what the guest's interface is set up with.
+	Plan() agentproto.Network
+	Close() error
+}
+
+// BridgeNetwork puts an interface on the bridge and returns its TAP device. As
+// UserNetworks it is set by programs that have it.
+var BridgeNetwork func() (BridgePort, *os.File, error)
+
+var errNoUserNetworks = errors.New("this program has no user-mode networks")
 
 // networks are the user-mode networks of a machine. They live in the caller's
 // process, as they have to reach the host's network; the monitor has one socket
 // to each.
 type networks struct {
-	stacks []*user.Stack
+	stacks []UserNetwork
 	ends   map[int]*os.File // the devices' ends, by number of the interface
 }
 
-// startNetworks makes the user-mode networks and publishes their ports. report is
-// told of each published port.
+// startNetworks makes the user-mode networks and publishes their ports.
 func (h *Hardware) startNetworks() (_ *networks, err error) {
 	n := &networks{ends: map[int]*os.File{}}
 	defer func() {
@@ -43,12 +72,15 @@ func (h *Hardware) startNetworks() (_ *networks, err error) {
 		if nic.Tap != "" {
 			continue
 		}
-		s, err := user.New(user.Config{})
+		if UserNetworks.New == nil {
+			return n, errNoUserNetworks
+		}
+		s, err := UserNetworks.New()
 		if err != nil {
 			return n, err
 		}
 		n.stacks = append(n.stacks, s)
-		if err := nic.publish(s.Publish); err != nil {
+		if err := nic.publish(s.PublishPort); err != nil {
 			return n, err
 		}
 		end, err := s.Connect()
@@ -61,13 +93,9 @@ func (h *Hardware) startNetworks() (_ *networks, err error) {
 }
 
 // publish has f listen for each of the ports.
-func (n *Network) publish(f func(proxy.Port) (netip.AddrPort, error)) error {
+func (n *Network) publish(f func(text string) error) error {
 	for _, text := range n.Publish {
-		port, err := proxy.ParsePort(text)
-		if err == nil {
-			_, err = f(port)
-		}
-		if err != nil {
+		if err := f(text); err != nil {
 			return err
 		}
 	}
@@ -91,17 +119,20 @@ func (r *Runner) joinBridge() (leave func() error, err error) {
 		return func() error { return nil }, nil
 	}
 	n := *r.Network
-	if n.port, n.tap, err = lan.JoinTAP(); err != nil {
+	if BridgeNetwork == nil {
+		return nil, networkError(errors.New("this program has no bridge"))
+	}
+	if n.port, n.tap, err = BridgeNetwork(); err != nil {
 		return nil, networkError(err)
 	}
 	leave = func() error {
 		_ = n.tap.Close() // the machine took it, or there was none
 		return n.port.Close()
 	}
-	if err := n.publish(n.port.Publish); err != nil {
+	if err := n.publish(n.port.PublishPort); err != nil {
 		return nil, errors.Join(networkError(err), leave())
 	}
-	c := n.port.Config
+	c := n.port.Plan()
 	n.Address, n.Gateway, n.DNS = c.Addresses[0], c.Gateways[0], c.DNS[0]
 	if n.MAC == nil {
 		n.MAC, err = net.ParseMAC(c.MAC)
@@ -145,13 +176,18 @@ func (n *Network) openBackend(f *os.File) (vnet.Backend, io.Closer, error) {
 
 // guestNetwork is what the agent is told of an interface.
 func (n *Network) guestNetwork() (*agentproto.Network, error) {
-	out := &agentproto.Network{MAC: n.MAC.String()}
+	out := &agentproto.Network{}
 	if n.Tap == "" && !n.Bridge {
-		var c user.Config // the plan of addresses of the Stack to come
-		if err := c.Complete(); err != nil {
+		if UserNetworks.Plan == nil {
+			return nil, errNoUserNetworks
+		}
+		var err error
+		if *out, err = UserNetworks.Plan(); err != nil {
 			return nil, err
 		}
-		out.Addresses, out.Gateways, out.DNS, out.MTU = []netip.Prefix{c.Guest}, []netip.Addr{c.Gateway}, []netip.Addr{c.DNS}, c.MTU
+	}
+	out.MAC = n.MAC.String()
+	if n.Tap == "" && !n.Bridge {
 		return out, nil
 	}
 	if !n.Address.IsValid() {

@@ -39,10 +39,10 @@ const (
 	fileMachine    = "machine"      //
 	fileSaveMemory = "save-memory"  // to save to
 	fileSave       = "save-machine" //
-	reportPipe     = 4
 	controlSocket  = 3
-	firstFile      = 5
-	monitorProgram = "/proc/self/exe"
+	reportPipe     = 4
+	programFile    = 5 // the monitor's own
+	firstFile      = 6
 )
 
 func (p *parcel) add(name string, f *os.File) {
@@ -154,7 +154,7 @@ func (u unpacked) take(name string) *os.File {
 	return f
 }
 
-// agentPorts are the streams that the agent opens.
-var agentPorts = []agentproto.Port{agentproto.Control, agentproto.Stdin, agentproto.Stdout, agentproto.Stderr}
+// agentPorts are the streams that the agent opens, and the way to more.
+var agentPorts = []agentproto.Port{agentproto.Control, agentproto.Stdin, agentproto.Stdout, agentproto.Stderr, further}
 
 func agentFile(p agentproto.Port) string { return numbered(fileAgent, int(p)) }

@@ -34,7 +34,7 @@ func (b *builder) network() error {
 	if err != nil {
 		return fmt.Errorf("find %s: %w", handshake.NetworkDevice, err)
 	}
-	return netif.Configure(index, n.Config, "")
+	return netif.Configure(index, n.Config)
 }
 
 // makeTAP makes the interface and sends its other end to duplex, whose stack is

@@ -16,6 +16,8 @@ import (
 
 	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/microvm"
+	"github.com/duplex-run/duplex/microvm/program"
 )
 
 // command is one subcommand.
@@ -35,6 +37,8 @@ type app struct {
 	signal atomic.Int32
 	// stopSignals ends the default handling of signals; idempotent.
 	stopSignals func()
+	// tracked is the run of this process, if it is one that others see.
+	tracked *tracked
 }
 
 // commands is the table, in the order help prints it.
@@ -42,6 +46,16 @@ func commands() []command {
 	return []command{
 		doctorCommand,
 		runCommand,
+		execCommand,
+		psCommand,
+		logsCommand,
+		attachCommand,
+		stopCommand,
+		killCommand,
+		waitCommand,
+		rmCommand,
+		statsCommand,
+		inspectCommand,
 		compareCommand,
 		bootReportCommand,
 		bootCommand,
@@ -63,6 +77,9 @@ func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s
 // Main runs the duplex command line and returns its exit status.
 func Main(argv []string, stdin *os.File, stdout, stderr io.Writer) int {
 	container.Init() // does not return in a container's own processes
+	microvm.Program = program.Open
+	microvm.UserNetworks.New, microvm.UserNetworks.Plan = userNetwork, userNetworkPlan
+	microvm.BridgeNetwork = joinBridge
 	a := &app{in: stdin, out: stdout, err: stderr}
 	ctx, stop := a.signalContext()
 	defer stop()

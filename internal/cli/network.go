@@ -7,9 +7,12 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/microvm"
+	"github.com/duplex-run/duplex/network/bridge"
 	"github.com/duplex-run/duplex/network/proxy"
+	"github.com/duplex-run/duplex/network/user"
 )
 
 // networkFlags are the flags of a run's network.
@@ -103,4 +106,25 @@ func (f *runFlags) announce(a *app, n container.Network) {
 	if name, err := os.Hostname(); err == nil && f.hostname == "" {
 		f.hostname = name
 	}
+}
+
+// userNetwork makes the user-mode network of a microVM's interface.
+func userNetwork() (microvm.UserNetwork, error) {
+	s, err := user.New(user.Config{})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// userNetworkPlan is what such an interface is set up with.
+func userNetworkPlan() (agentproto.Network, error) { return user.GuestPlan(user.Config{}) }
+
+// joinBridge puts a microVM on the bridge.
+func joinBridge() (microvm.BridgePort, *os.File, error) {
+	p, f, err := bridge.JoinTAP()
+	if err != nil {
+		return nil, nil, err
+	}
+	return p, f, nil
 }

@@ -40,6 +40,20 @@ func ContainerInit() (fs.File, error) {
 	return f, err
 }
 
+// Monitor opens the ELF executable of a microVM's monitor, which is not compressed
+// either, and says what identifies it: its SHA-256, in hex.
+func Monitor() (id string, f fs.File, err error) {
+	sum, err := read("monitor.sum")
+	if err != nil {
+		return "", nil, err
+	}
+	f, err = files.Open("files/monitor")
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("monitor: %w", ErrMissing)
+	}
+	return strings.TrimSpace(string(sum)), f, err
+}
+
 // Builtin returns the cpio (newc) archive of the builtin image.
 func Builtin() ([]byte, error) { return unpack("builtin.zst") }
 

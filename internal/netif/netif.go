@@ -41,18 +41,13 @@ func (c *Config) Valid() bool {
 }
 
 // Configure gives the interface with that index its addresses and routes and
-// brings it up. With mac it gets that hardware address first.
-func Configure(index int, c *Config, mac string) error {
+// brings it up.
+func Configure(index int, c *Config) error {
 	link, err := openRoute()
 	if err != nil {
 		return err
 	}
 	defer link.close()
-	if mac != "" {
-		if err := link.setMAC(uint32(index), mac); err != nil {
-			return err
-		}
-	}
 	return link.configure(uint32(index), c)
 }
 

@@ -89,7 +89,7 @@ func configure(name string, c *netif.Config) error {
 	if err != nil {
 		return err
 	}
-	return netif.Configure(link.Attrs().Index, c, "")
+	return netif.Configure(link.Attrs().Index, c)
 }
 
 // listen answers each connection in the member's namespace with the peer's address.

@@ -169,6 +169,12 @@ func (p *Port) Publish(port proxy.Port) (netip.AddrPort, error) {
 	})
 }
 
+// PublishPort is Publish for a port in the notation of proxy.ParsePort.
+func (p *Port) PublishPort(text string) error { return proxy.PublishText(text, p.Publish) }
+
+// Plan is Config, for whoever has no use of the package.
+func (p *Port) Plan() netif.Config { return p.Config }
+
 // enter carries a connection of the host to the other end.
 func (p *Port) enter(host *net.TCPConn, to netip.AddrPort) {
 	var d net.Dialer

@@ -30,6 +30,15 @@ func ParsePort(s string) (Port, error) {
 	return p, nil
 }
 
+// PublishText has publish listen for a port in the notation of ParsePort.
+func PublishText(text string, publish func(Port) (netip.AddrPort, error)) error {
+	p, err := ParsePort(text)
+	if err == nil {
+		_, err = publish(p)
+	}
+	return err
+}
+
 func parsePort(s string) (p Port, err error) {
 	s, p.Proto, _ = strings.Cut(s, "/")
 	if p.Proto == "" {
