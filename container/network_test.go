@@ -143,7 +143,7 @@ func networks() []NetworkMode {
 	return []NetworkMode{NetworkUser}
 }
 
-func runOn(t *testing.T, n Network, spec workload.Spec) string {
+func runOn(t testing.TB, n Network, spec workload.Spec) string {
 	t.Helper()
 	var out, errs strings.Builder
 	exit, err := Runner{Network: n}.Run(t.Context(), spec, workload.Stdio{Out: &out, Err: &errs}, nil)
