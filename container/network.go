@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,6 +40,9 @@ const (
 	// NetworkBridge is package network/bridge. It needs CAP_NET_ADMIN.
 	NetworkBridge NetworkMode = "bridge"
 )
+
+// flushTime bounds how long the end of a container waits for what it sent last.
+const flushTime = 200 * time.Millisecond
 
 // network is the network of a run under way; the zero network is none.
 type network struct {
@@ -135,6 +139,7 @@ func (n *network) close() (err error) {
 		return nil
 	}
 	if n.stack != nil {
+		n.stack.Flush(flushTime) // the descriptor of the TAP device kept its namespace
 		err = n.stack.Close()
 	}
 	if n.port != nil {

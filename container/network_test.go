@@ -54,6 +54,15 @@ func workDial(a []string) error {
 	return err
 }
 
+// workSay sends a datagram and waits for nothing.
+func workSay(a []string) error {
+	c, err := net.Dial("udp", a[0])
+	if err == nil {
+		_, err = io.WriteString(c, a[1])
+	}
+	return err
+}
+
 // workServe answers one line of one peer at NETWORK ADDRESS.
 func workServe(a []string) error {
 	answer := func(line string, from net.Addr) string {
@@ -282,6 +291,27 @@ func TestNetworkPublish(t *testing.T) {
 		}
 	}
 	checkNothingLeft(t)
+}
+
+// What a workload sends right before it ends arrives.
+func TestNetworkLastWords(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	c, err := net.ListenPacket("udp", netns.Outside+":0")
+	must(t, err)
+	defer func() { _ = c.Close() }()
+	tree := newTree(t)
+	for _, mode := range networks() {
+		for range 5 {
+			runOn(t, Network{Mode: mode}, newSpec(tree, "say", c.LocalAddr().String(), "bye"))
+			buf := make([]byte, 100)
+			must(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+			if n, _, err := c.ReadFrom(buf); string(buf[:n]) != "bye" {
+				t.Errorf("%s: %q, %v", mode, buf[:n], err)
+			}
+		}
+	}
 }
 
 // Names are answered by the host's resolvers, which here is 127.0.0.1.

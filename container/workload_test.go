@@ -43,6 +43,7 @@ func work(args []string) int {
 		"net":    workNet,
 		"dial":   workDial,
 		"serve":  workServe,
+		"say":    workSay,
 		"stream": workStream,
 		"lookup": workLookup,
 		"segv":   func([]string) error { workSegv(); return nil },
