@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
 	"github.com/duplex-run/duplex/vmm/virtio/fs"
@@ -57,6 +58,11 @@ type Network struct {
 	Tap string
 	// Bridge has Runner put it on the bridge of package network/bridge.
 	Bridge bool
+	// File is an open descriptor of that TAP interface, taken over; nil opens it.
+	File *os.File `json:"-"`
+	// Guest is what the agent is told of a TAP interface instead of Address, Gateway
+	// and DNS; may be nil.
+	Guest *agentproto.Network `json:"-"`
 	// MAC is the guest's address; nil picks one.
 	MAC net.HardwareAddr
 	// Publish are ports of the host that lead to the guest, for the user-mode
@@ -68,9 +74,6 @@ type Network struct {
 	Gateway, DNS netip.Addr
 	// BytesPerSecond and PacketsPerSecond limit each direction; 0 is no limit.
 	BytesPerSecond, PacketsPerSecond uint64
-
-	port BridgePort // with Bridge, from Runner.joinBridge
-	tap  *os.File   // its device, until it is handed to the machine
 }
 
 // Share is a directory of the host that the guest mounts with `mount -t virtiofs`.

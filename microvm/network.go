@@ -62,12 +62,8 @@ func (h *Hardware) startNetworks() (_ *networks, err error) {
 		}
 	}()
 	for i, nic := range h.Networks {
-		if nic.Bridge && nic.tap == nil {
+		if nic.Bridge && nic.Tap == "" {
 			return n, errors.New("only the runner of a workload joins the bridge")
-		}
-		if nic.Bridge {
-			n.ends[i] = nic.tap
-			continue
 		}
 		if nic.Tap != "" {
 			continue
@@ -122,20 +118,21 @@ func (r *Runner) joinBridge() (leave func() error, err error) {
 	if BridgeNetwork == nil {
 		return nil, networkError(errors.New("this program has no bridge"))
 	}
-	if n.port, n.tap, err = BridgeNetwork(); err != nil {
+	port, tap, err := BridgeNetwork()
+	if err != nil {
 		return nil, networkError(err)
 	}
 	leave = func() error {
-		_ = n.tap.Close() // the machine took it, or there was none
-		return n.port.Close()
+		_ = tap.Close() // the machine took it, or there was none
+		return port.Close()
 	}
-	if err := n.publish(n.port.PublishPort); err != nil {
+	if err := n.publish(port.PublishPort); err != nil {
 		return nil, errors.Join(networkError(err), leave())
 	}
-	c := n.port.Plan()
-	n.Address, n.Gateway, n.DNS = c.Addresses[0], c.Gateways[0], c.DNS[0]
+	plan := port.Plan()
+	n.Tap, n.File, n.Guest, n.Publish = tap.Name(), tap, &plan, nil
 	if n.MAC == nil {
-		n.MAC, err = net.ParseMAC(c.MAC)
+		n.MAC, err = net.ParseMAC(plan.MAC)
 	}
 	r.Network = &n
 	return leave, err
@@ -160,10 +157,13 @@ func (n *networks) hand(give func(name string, f *os.File)) {
 // openBackend makes the network side of an interface of f, or of its TAP device
 // when that is nil.
 func (n *Network) openBackend(f *os.File) (vnet.Backend, io.Closer, error) {
+	if f == nil {
+		f = n.File
+	}
 	switch {
 	case n.Tap == "" && f == nil:
 		return nil, nil, errors.New("the user-mode network is not there")
-	case n.Tap == "" && !n.Bridge:
+	case n.Tap == "":
 		s, err := vnet.NewSocket(f)
 		return s, s, err
 	case f != nil:
@@ -177,7 +177,7 @@ func (n *Network) openBackend(f *os.File) (vnet.Backend, io.Closer, error) {
 // guestNetwork is what the agent is told of an interface.
 func (n *Network) guestNetwork() (*agentproto.Network, error) {
 	out := &agentproto.Network{}
-	if n.Tap == "" && !n.Bridge {
+	if n.Tap == "" {
 		if UserNetworks.Plan == nil {
 			return nil, errNoUserNetworks
 		}
@@ -187,8 +187,13 @@ func (n *Network) guestNetwork() (*agentproto.Network, error) {
 		}
 	}
 	out.MAC = n.MAC.String()
-	if n.Tap == "" && !n.Bridge {
+	if n.Tap == "" {
 		return out, nil
+	}
+	if n.Guest != nil {
+		told := *n.Guest
+		told.MAC = n.MAC.String()
+		return &told, nil
 	}
 	if !n.Address.IsValid() {
 		return nil, &workload.Error{Op: "set up " + n.Tap, Err: errors.New("no address for the guest given"),
