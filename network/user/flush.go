@@ -11,7 +11,7 @@ const (
 	// flushStep is how often Flush looks, and flushIdle how often in a row there
 	// must be nothing: what was read last is being written then.
 	flushStep = time.Millisecond
-	flushIdle = 3
+	flushIdle = 5
 )
 
 // Flush waits, for limit at most, until what the guest sent has gone to the host's
@@ -27,7 +27,7 @@ func (s *Stack) Flush(limit time.Duration) {
 
 // pending says whether frames wait to be read, or data in connections.
 func (s *Stack) pending() bool {
-	if s.link.readable() {
+	if s.link.readable() || s.link.busy.Load() {
 		return true
 	}
 	for _, t := range s.ip.RegisteredEndpoints() {
