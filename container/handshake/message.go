@@ -5,6 +5,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/duplex-run/duplex/internal/confine"
 	"github.com/duplex-run/duplex/internal/netif"
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -48,7 +49,7 @@ type Message struct {
 	Process json.RawMessage `json:"process,omitempty"` // go
 
 	// File came with the message:
-	File *os.File `json:"-"` // terminal: the master; network: the TAP device; notify: the listener
+	File *os.File `json:"-"` // terminal: the master; network: the TAP device; rootfs: a mount; notify: the listener
 }
 
 // Kind is what a message says.
@@ -60,6 +61,7 @@ const (
 	KindExecute   Kind = "execute"
 	KindMapped    Kind = "mapped"
 	KindNetwork   Kind = "network"
+	KindRootfs    Kind = "rootfs"
 	KindReady     Kind = "ready"
 	KindGo        Kind = "go"
 	KindTerminal  Kind = "terminal"
@@ -85,6 +87,10 @@ type Setup struct {
 	Rootfs   workload.Rootfs `json:"rootfs"`
 	Hostname string          `json:"hostname"`
 	Rootless bool            `json:"rootless"`
+	// SentLower: the image comes as a mount of the message of KindRootfs that
+	// follows, because a user namespace may not make it.
+	SentLower bool     `json:"sent_lower,omitempty"`
+	Lower     *os.File `json:"-"` // that mount, at the receiver's
 	// WaitMapped: the user id map is written by another program; wait for it.
 	WaitMapped bool `json:"wait_mapped"`
 	TTYGroup   bool `json:"tty_group"` // group 5 is mapped
@@ -99,6 +105,10 @@ type Setup struct {
 	Volumes []workload.Volume `json:"volumes,omitempty"`
 	// Network is what there is beside loopback.
 	Network Network `json:"network,omitzero"`
+	// Shared are the host's namespaces; NoMasks leaves the masked and read-only
+	// paths as they are.
+	Shared  Shared `json:"shared,omitzero"`
+	NoMasks bool   `json:"no_masks,omitempty"`
 }
 
 // NetworkDevice is the name of a container's network interface.
@@ -119,13 +129,27 @@ type Network struct {
 	Resolv string `json:"resolv,omitempty"`
 }
 
+// Shared are namespaces that the container does not have of its own.
+type Shared struct {
+	PID    bool `json:"pid,omitempty"`
+	IPC    bool `json:"ipc,omitempty"`
+	UTS    bool `json:"uts,omitempty"`
+	Cgroup bool `json:"cgroup,omitempty"`
+}
+
 // Execute tells exec what to become.
 type Execute struct {
 	Spec     workload.Spec `json:"spec"`
 	SingleID bool          `json:"single_id"` // a user namespace that maps only id 0
 	// Caps are the capabilities to keep, as a set of bits.
 	Caps    uint64 `json:"caps"`
-	Seccomp []byte `json:"seccomp"`
+	Seccomp []byte `json:"seccomp"` // none: no filter
+	// Landlock is the domain to enter; nil is none.
+	Landlock *confine.Workload `json:"landlock,omitempty"`
+	AppArmor string            `json:"apparmor,omitempty"` // profile, "" for none
+	// NewPrivileges leaves no_new_privs out.
+	NewPrivileges bool `json:"new_privileges,omitempty"`
+	HostCgroup    bool `json:"host_cgroup,omitempty"` // no cgroup namespace
 	// CgroupTasks counts the open v1 "tasks" files to join, descriptors TasksFD on.
 	CgroupTasks int `json:"cgroup_tasks"`
 	// PidsLimit is written to the open file behind those, when it is not empty,

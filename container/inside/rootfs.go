@@ -28,9 +28,9 @@ type builder struct {
 // host's is gone from this mount namespace. It returns the phases passed.
 func build(s *handshake.Setup, c handshake.Conn) ([]handshake.Stamp, error) {
 	b := &builder{setup: s, conn: c}
-	b.files = &handshake.Files{
-		Mounts: defaultMounts(s.TTYGroup),
-		Masked: append(cpuThermalPaths(), maskedPaths...), ReadOnly: readOnlyPaths,
+	b.files = &handshake.Files{Mounts: defaultMounts(s.TTYGroup, s.Shared.IPC)}
+	if !s.NoMasks {
+		b.files.Masked, b.files.ReadOnly = append(cpuThermalPaths(), maskedPaths...), readOnlyPaths
 	}
 	defer b.close()
 	unix.Umask(0)
@@ -54,7 +54,7 @@ func build(s *handshake.Setup, c handshake.Conn) ([]handshake.Stamp, error) {
 		{"make paths read-only", b.readOnlyPaths},
 		{"write the names of the network", b.writeNames},
 		{"mount the volumes", b.mountVolumes},
-		{"set the host name", func() error { return unix.Sethostname([]byte(s.Hostname)) }},
+		{"set the host name", b.setHostname},
 		{"", func() error {
 			stamps = append(stamps, handshake.Stamp{Phase: workload.PhaseLoaded, Ns: workload.Now()})
 			return nil
@@ -71,6 +71,13 @@ func build(s *handshake.Setup, c handshake.Conn) ([]handshake.Stamp, error) {
 		}
 	}
 	return append(stamps, handshake.Stamp{Phase: workload.PhaseEntered, Ns: workload.Now()}), nil
+}
+
+func (b *builder) setHostname() error {
+	if b.setup.Shared.UTS {
+		return nil
+	}
+	return unix.Sethostname([]byte(b.setup.Hostname))
 }
 
 func (b *builder) close() {

@@ -30,6 +30,8 @@ var runCommand = command{
 type runFlags struct {
 	runOptions
 	networkFlags
+	securityFlags
+	layers        container.Layers
 	isolation     string
 	vm, container bool
 	warm          bool
@@ -60,6 +62,7 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.warm, "warm", false, "restore a booted microVM from a snapshot, which the first such run makes; see 'duplex snapshot'")
 	f.runOptions.register(fs)
 	f.networkFlags.register(fs)
+	f.securityFlags.register(fs)
 	fs.StringVar(&f.trace, "trace", "", "write every exit of the microVM to `FILE`; see 'duplex trace'")
 	fs.IntVar(&f.reportFD, "report-fd", 0, "")
 	fs.BoolVar(&f.probe, "probe", false, "")
@@ -144,6 +147,16 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	}
 	if err := f.checkWarm(a, iso); err != nil {
 		return none, err
+	}
+	layers, gives, err := f.securityFlags.parse(a, fs, iso)
+	if err != nil {
+		return none, err
+	}
+	f.layers = layers
+	if f.detached == 0 && a.labFor(f.lab, iso == workload.VM) == "" { // else the other one says it
+		for _, g := range gives {
+			a.warn("warning: " + g)
+		}
 	}
 	a.sweep()
 	if f.detach && f.detached == 0 {
@@ -237,7 +250,7 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 		}
 	}
 	if iso == workload.Container {
-		return container.Runner{Network: nets.container}, spec, nil
+		return container.Runner{Network: nets.container, Layers: f.layers}, spec, nil
 	}
 	guest, err := a.guest(ctx, &f.runOptions)
 	if err != nil {
