@@ -47,6 +47,7 @@ type BootOptions struct {
 	onStep    func(workload.Step)      // finer than events and marks, for a report
 	counts    func() map[string]uint64 // KVM's, of the machine
 	onCost    func(cost)
+	onProcess func(pid int)                // the monitor's own has started
 	files     unpacked                     // opened by the parent
 	save      *saving                      // save the machine when its agent asks for it
 	onSaved   func()                       // it was

@@ -37,6 +37,8 @@ type app struct {
 	signal atomic.Int32
 	// stopSignals ends the default handling of signals; idempotent.
 	stopSignals func()
+	// tracked is the run of this process, if it is one that others see.
+	tracked *tracked
 }
 
 // commands is the table, in the order help prints it.
@@ -44,6 +46,16 @@ func commands() []command {
 	return []command{
 		doctorCommand,
 		runCommand,
+		execCommand,
+		psCommand,
+		logsCommand,
+		attachCommand,
+		stopCommand,
+		killCommand,
+		waitCommand,
+		rmCommand,
+		statsCommand,
+		inspectCommand,
 		compareCommand,
 		bootReportCommand,
 		bootCommand,

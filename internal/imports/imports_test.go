@@ -19,9 +19,9 @@ var layers = [][]string{
 	{"compare"},
 	{"lab", "oci"},
 	{"microvm", "container"},
-	{"initramfs", "network"},
+	{"initramfs", "network", "internal/runs"},
 	{"kernel", "image", "vmm"},
-	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console", "internal/jail"},
+	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console", "internal/jail", "internal/procstat"},
 	{"internal/seccomp", "internal/confine", "internal/lazyregexp", "internal/workload", "internal/testutil", "internal/lean"},
 }
 
