@@ -295,7 +295,14 @@ const ExecPort = 1030
 const maxSessionID = 64
 
 // Vsock is the stream's AF_VSOCK port on the host, which the agent connects to.
-func (p Port) Vsock() uint32 { return 1024 + uint32(p) }
+func (p Port) Vsock() uint32 { return FirstPort + uint32(p) }
+
+// FirstPort is the AF_VSOCK port of the first stream, and WorkloadPort one that a
+// workload connects to which the host wants to talk with.
+const (
+	FirstPort    = 1024
+	WorkloadPort = 1088
+)
 
 // The marks port: the agent writes one of the Mark values to it, and the host
 // stamps the exit.

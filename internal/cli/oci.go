@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/kernel"
 	"github.com/duplex-run/duplex/oci"
 )
 
@@ -50,6 +51,25 @@ func ociCommands() []ociSub {
 	}
 }
 
+// ociHidden is the command that `duplex oci` runs in a microVM.
+var ociHidden = ociSub{oci.GuestCommand, "CONTAINER", "Be the runtime in a microVM", ociInGuest}
+
+// ociInGuest has the streams that the container's program is to have.
+func ociInGuest(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
+	if err := o.parse(fs, args, 0); err != nil {
+		return err
+	}
+	console := newOCIConsole(o)
+	defer console.close()
+	status, err := oci.InGuest(ctx, oci.CreateOptions{
+		Root: o.root, ID: fs.Arg(0), Warn: o.warnLog, Isolation: workload.Container, Terminal: console.attach,
+	})
+	if err != nil {
+		return o.fail(err)
+	}
+	return statusError(status)
+}
+
 // ociSub is one command of `duplex oci`.
 type ociSub struct {
 	name, args, summary string
@@ -62,6 +82,7 @@ type ociApp struct {
 	root, logFile, logFormat string
 	debug, systemd           bool
 	rootless                 string
+	isolation, kernel        string
 }
 
 func (o *ociApp) register(fs *pflag.FlagSet) {
@@ -70,6 +91,8 @@ func (o *ociApp) register(fs *pflag.FlagSet) {
 	fs.StringVar(&o.logFormat, "log-format", o.logFormat, "`FORMAT` of the log: text or json")
 	fs.BoolVar(&o.debug, "debug", o.debug, "accepted for runc's sake: there is nothing more to say")
 	fs.BoolVar(&o.systemd, "systemd-cgroup", o.systemd, "refused: cgroups are made without systemd")
+	fs.StringVar(&o.isolation, "isolation", o.isolation, "`KIND` of a container that is created: container or vm; the bundle's annotation "+oci.IsolationAnnotation+" without")
+	fs.StringVar(&o.kernel, "kernel", o.kernel, "kernel of a microVM: a `FILE`, or a name of 'duplex kernel ls'")
 	fs.StringVar(&o.rootless, "rootless", o.rootless, "accepted for runc's sake: `BOOL` or auto")
 }
 
@@ -89,7 +112,7 @@ func ociRun(ctx context.Context, a *app, args []string) error {
 		_, werr := fmt.Fprintf(a.out, "duplex oci version %s\nspec: %s\n", Version, oci.SpecVersion)
 		return werr
 	}
-	for _, c := range ociCommands() {
+	for _, c := range append(ociCommands(), ociHidden) {
 		if c.name == fs.Arg(0) {
 			a.cmd = command{name: "oci " + c.name, args: c.args, summary: c.summary}
 			return o.log(o.dispatch(ctx, c, fs.Args()[1:]))
@@ -218,7 +241,18 @@ func (o *ociApp) createOptions(fs *pflag.FlagSet, opts *oci.CreateOptions) error
 		return o.usage("--preserve-fds=%d: out of range", opts.PreserveFDs)
 	}
 	opts.Root, opts.ID, opts.Warn = o.root, fs.Arg(0), o.warnLog
+	opts.Isolation, opts.Guest = workload.Isolation(o.isolation), o.guest
 	return nil
+}
+
+// guest finds what a microVM boots. Nothing is fetched: an engine waits.
+func (o *ociApp) guest(ctx context.Context) (oci.Guest, error) {
+	k, err := kernel.Find(o.kernel)
+	if err != nil {
+		return oci.Guest{}, err
+	}
+	g, err := o.guestOf(ctx, k)
+	return oci.Guest{Kernel: g.kernel, Initrd: g.initrd, Version: version()}, err
 }
 
 func ociCreate(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {

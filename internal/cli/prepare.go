@@ -36,6 +36,11 @@ func (a *app) guest(ctx context.Context, o *runOptions) (guest, error) {
 	if err != nil {
 		return guest{}, err
 	}
+	return a.guestOf(ctx, k)
+}
+
+// guestOf is what boots with the kernel k.
+func (a *app) guestOf(ctx context.Context, k *kernel.Kernel) (guest, error) {
 	vmlinux, err := k.Vmlinux(ctx)
 	if err != nil {
 		return guest{}, err
