@@ -110,12 +110,13 @@ const diskID = "rootfs"
 
 // start is what the agent is told; paths of the host mean nothing to it.
 func (m *machine) start(spec workload.Spec) *agentproto.Start {
-	spec.Rootfs = workload.Rootfs{Digest: spec.Rootfs.Digest}
-	spec.Volumes = nil
-	start := &agentproto.Start{Spec: spec, Balloon: true, Shares: m.shares, Network: m.network}
-	if len(m.hardware.Disks) > 0 {
+	start := &agentproto.Start{Balloon: true, Shares: m.shares, Network: m.network}
+	if spec.Rootfs.EROFS != "" {
 		start.Root = diskID
 	}
+	spec.Rootfs = workload.Rootfs{Digest: spec.Rootfs.Digest}
+	spec.Volumes = nil
+	start.Spec = spec
 	if m.restored {
 		start.Clone = agentproto.NewClone()
 	}
