@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/internal/testutil/attack"
 	"github.com/duplex-run/duplex/microvm"
 )
 
@@ -110,6 +111,11 @@ func work(args []string) int {
 		return 5
 	case "wait":
 		_ = unix.Pause() // until it is killed
+	default:
+		if do, ok := attack.Commands[args[0]]; ok {
+			do(args[1:])
+			return 0
+		}
 	}
 	return 99
 }
@@ -180,7 +186,11 @@ func (b *bundle) run(t testing.TB) (int, string, error) {
 	out, err := os.CreateTemp(t.TempDir(), "out")
 	must(t, err)
 	defer func() { _ = out.Close() }()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	limit := time.Minute
+	if b.guest != nil { // an emulated host boots it
+		limit = 5 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	status, err := Run(ctx, RunOptions{CreateOptions: b.options(t, out)})
 	text, rerr := os.ReadFile(out.Name())
