@@ -20,6 +20,7 @@ import (
 
 	"github.com/duplex-run/duplex/container/cgroup"
 	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/internal/testutil/netns"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -283,7 +284,7 @@ func TestAsUser(t *testing.T) {
 	cmd.Dir = home
 	cmd.Env = []string{"HOME=" + home, "TMPDIR=" + home, "DUPLEX_RUNTIME=" + home + "/run", "PATH=" + os.Getenv("PATH")}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
-	out, err := cmd.CombinedOutput()
+	out, err := netns.Output(cmd)
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -40,7 +40,14 @@ func work(args []string) int {
 			_ = unix.Kill(os.Getpid(), unix.Signal(n))
 			select {}
 		},
-		"stat": func(a []string) error { i, err := os.Stat(a[0]); fmt.Printf("%o\n", i.Mode().Perm()); return err },
+		"stat":   func(a []string) error { i, err := os.Stat(a[0]); fmt.Printf("%o\n", i.Mode().Perm()); return err },
+		"put":    func(a []string) error { return os.WriteFile(a[0], []byte(a[1]), 0o644) },
+		"net":    workNet,
+		"dial":   workDial,
+		"serve":  workServe,
+		"say":    workSay,
+		"stream": workStream,
+		"lookup": workLookup,
 		"catany": func(a []string) error { // the first there is
 			for _, f := range a {
 				if b, err := os.ReadFile(f); err == nil {
@@ -56,7 +63,6 @@ func work(args []string) int {
 			fmt.Println(int64(st.Blocks) * st.Bsize)
 			return err
 		},
-		"put":  func(a []string) error { return os.WriteFile(a[0], []byte(a[1]), 0o644) },
 		"segv": func([]string) error { workSegv(); return nil },
 	}
 	if args[0] == "exit" {

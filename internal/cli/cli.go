@@ -80,6 +80,7 @@ func Main(argv []string, stdin *os.File, stdout, stderr io.Writer) int {
 	container.Init() // does not return in a container's own processes
 	microvm.Program = program.Open
 	microvm.UserNetworks.New, microvm.UserNetworks.Plan = userNetwork, userNetworkPlan
+	microvm.BridgeNetwork = joinBridge
 	a := &app{in: stdin, out: stdout, err: stderr}
 	ctx, stop := a.signalContext()
 	defer stop()
