@@ -7,7 +7,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X runtime.godebugDefault=disablethp=1 -X github.com/duplex-run/duplex/internal/cli.Version=$(VERSION)
 EMBED := internal/embedded/files
 
-.PHONY: demo build embed check test test-oci fuzz bench bench-vmm bench-boot boot-budget bootbench setup \
+.PHONY: demo build embed check test test-oci fuzz bench bench-vmm bench-boot bench-container boot-budget bootbench setup \
 	test-kernel reproduce-kernel clean
 
 ## demo: on a fresh machine, install what is missing, build, compare
@@ -55,6 +55,12 @@ bench-vmm: setup build
 	go build -ldflags '-s -w' -o bin/vmmbench ./internal/vmmbench/bench
 	bin/duplex kernel fetch
 	bin/vmmbench $(BENCHFLAGS)
+
+## bench-container: the start of a container against crun's, runc's and bubblewrap's, as root; docs/start-time.md
+bench-container: setup build
+	scripts/setup-startbench
+	go build -ldflags '-s -w' -o bin/startbench ./internal/startbench
+	bin/startbench $(BENCHFLAGS)
 
 ## test-kernel: the guest kernel of `duplex kernel build` under real workloads; docs/kernel.md
 test-kernel: setup build

@@ -13,7 +13,7 @@ const module = "github.com/duplex-run/duplex/"
 // of its own family (the same first match) and of layers below, never above;
 // packages of one layer do not import each other.
 var layers = [][]string{
-	{"cmd", "internal/e2e", "internal/vmmbench"},
+	{"cmd", "internal/e2e", "internal/vmmbench", "internal/startbench"},
 	{"internal/cli"},
 	{"bootreport", "internal/clones"},
 	{"compare"},
