@@ -16,13 +16,13 @@ var layers = [][]string{
 	{"cmd", "internal/e2e", "internal/vmmbench", "internal/startbench"},
 	{"internal/cli"},
 	{"bootreport", "internal/clones"},
-	{"compare"},
+	{"compare", "internal/ocicli"},
 	{"lab", "oci"},
 	{"microvm", "container"},
 	{"initramfs", "network"},
 	{"kernel", "image", "vmm"},
 	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console", "internal/jail"},
-	{"internal/seccomp", "internal/confine", "internal/lazyregexp", "internal/workload", "internal/testutil", "internal/lean"},
+	{"internal/seccomp", "internal/confine", "internal/lazyregexp", "internal/workload", "internal/testutil", "internal/lean", "internal/cmdline"},
 }
 
 // alone may import nothing of the module but its own children.

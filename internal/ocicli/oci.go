@@ -1,4 +1,4 @@
-package cli
+package ocicli
 
 import (
 	"context"
@@ -15,18 +15,12 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/oci"
 )
 
 const ociSummary = "Be an OCI runtime for podman, docker and containerd: bundles, runc's commands"
-
-var ociCommand = command{
-	name:    "oci",
-	args:    "COMMAND [FLAGS] [ARGS]",
-	summary: ociSummary,
-	run:     ociRun,
-}
 
 // ociCommands is the table of `duplex oci`; they share the flags of ociGlobals,
 // which may come before the command or after it.
@@ -74,6 +68,7 @@ func (o *ociApp) register(fs *pflag.FlagSet) {
 }
 
 func ociRun(ctx context.Context, a *app, args []string) error {
+	a.cmd = subcommand{name: "oci", args: "COMMAND [FLAGS] [ARGS]", summary: ociSummary}
 	o := &ociApp{app: a, root: oci.DefaultRoot(), logFormat: "text", rootless: "auto"}
 	fs := a.flags()
 	o.register(fs)
@@ -86,12 +81,12 @@ func ociRun(ctx context.Context, a *app, args []string) error {
 	case err != nil:
 		return a.usage("%v", err)
 	case *version:
-		_, werr := fmt.Fprintf(a.out, "duplex oci version %s\nspec: %s\n", Version, oci.SpecVersion)
+		_, werr := fmt.Fprintf(a.out, "duplex oci version %s\nspec: %s\n", cmdline.Version(), oci.SpecVersion)
 		return werr
 	}
 	for _, c := range ociCommands() {
 		if c.name == fs.Arg(0) {
-			a.cmd = command{name: "oci " + c.name, args: c.args, summary: c.summary}
+			a.cmd = subcommand{name: "oci " + c.name, args: c.args, summary: c.summary}
 			return o.log(o.dispatch(ctx, c, fs.Args()[1:]))
 		}
 	}
@@ -137,7 +132,7 @@ func (o *ociApp) parse(fs *pflag.FlagSet, args []string, more int) error {
 
 // log writes an error to the log as well; engines read it there.
 func (o *ociApp) log(err error) error {
-	var status statusError
+	var status cmdline.Status
 	if err != nil && !errors.As(err, &status) {
 		o.logLine("error", err.Error())
 	}
@@ -250,7 +245,7 @@ func ociState(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) er
 	if err != nil {
 		return err
 	}
-	return printJSON(o.out, c.State())
+	return cmdline.PrintJSON(o.out, c.State())
 }
 
 func ociKill(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
@@ -349,5 +344,5 @@ func ociRunRun(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string)
 	if err != nil {
 		return o.fail(err)
 	}
-	return statusError(status)
+	return cmdline.Status(status)
 }
