@@ -21,7 +21,7 @@ setup:
 
 ## build: bin/duplex, one static binary
 build: embed
-	go build -ldflags '$(LDFLAGS)' -o bin/duplex ./cmd/duplex
+	LDFLAGS='$(LDFLAGS)' scripts/build
 
 # The programs that bin/duplex carries.
 embed:

@@ -12,9 +12,11 @@ import (
 
 	"github.com/duplex-run/duplex/image"
 	"github.com/duplex-run/duplex/initramfs"
+	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/kernel"
 	"github.com/duplex-run/duplex/lab"
+	"github.com/duplex-run/duplex/network/user"
 )
 
 // What the TestGuest tests boot. TestMachine makes it on the host and runs them
@@ -30,6 +32,8 @@ var (
 
 func TestMain(m *testing.M) {
 	underAttack = attack
+	UserNetworks.New = func() (UserNetwork, error) { return user.New(user.Config{}) }
+	UserNetworks.Plan = func() (agentproto.Network, error) { return user.GuestPlan(user.Config{}) }
 	Init()
 	if os.Args[0] == parentName {
 		parentMain()

@@ -27,6 +27,11 @@ const monitorName = "duplex-monitor"
 // executable becomes a monitor.
 var initialized bool
 
+// Program opens the executable of monitors. Where it is nil, or fails, a monitor is
+// this executable once more, which takes longer to start: it is linked with what no
+// monitor needs. See package microvm/program.
+var Program func() (*os.File, error)
+
 // Init turns a re-executed process into a microVM's monitor. In any other
 // process it only notes that it was called. main must call it before anything
 // else, and before anything is booted.
@@ -41,6 +46,7 @@ func Init() {
 // monitorMain is the monitor's process: it makes the machine of the setup it is
 // sent, goes to jail, and runs it.
 func monitorMain() int {
+	_ = unix.Close(programFile)
 	m := &monitor{began: workload.Now(), control: pollable(controlSocket, "control")}
 	in := &receiver{f: m.control}
 	var s setup

@@ -2,27 +2,44 @@ package microvm
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net/netip"
 	"os"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
-	"github.com/duplex-run/duplex/network/user"
 	"github.com/duplex-run/duplex/vmm/virtio/net"
 )
+
+// UserNetwork is the user-mode network of one interface; see package network/user.
+type UserNetwork interface {
+	// PublishPort makes a port of the host lead to the guest: [IP:]PORT:PORT[/udp].
+	PublishPort(text string) error
+	// Connect returns the device's end.
+	Connect() (*os.File, error)
+	Close() error
+}
+
+// UserNetworks makes user-mode networks. They are not linked in here: a monitor has
+// no use for them, and starts sooner without. A program that runs machines with
+// such networks sets it at its start.
+var UserNetworks struct {
+	New func() (UserNetwork, error)
+	// Plan is the addresses of a guest's interface.
+	Plan func() (agentproto.Network, error)
+}
+
+var errNoUserNetworks = errors.New("this program has no user-mode networks")
 
 // networks are the user-mode networks of a machine. They live in the caller's
 // process, as they have to reach the host's network; the monitor has one socket
 // to each.
 type networks struct {
-	stacks []*user.Stack
+	stacks []UserNetwork
 	ends   map[int]*os.File // the devices' ends, by number of the interface
 }
 
-// startNetworks makes the user-mode networks and publishes their ports. report is
-// told of each published port.
+// startNetworks makes the user-mode networks and publishes their ports.
 func (h *Hardware) startNetworks() (_ *networks, err error) {
 	n := &networks{ends: map[int]*os.File{}}
 	defer func() {
@@ -34,18 +51,17 @@ func (h *Hardware) startNetworks() (_ *networks, err error) {
 		if nic.Tap != "" {
 			continue
 		}
-		s, err := user.New(user.Config{})
+		if UserNetworks.New == nil {
+			return n, errNoUserNetworks
+		}
+		s, err := UserNetworks.New()
 		if err != nil {
 			return n, err
 		}
 		n.stacks = append(n.stacks, s)
 		for _, text := range nic.Publish {
-			port, err := user.ParsePort(text)
-			if err != nil {
+			if err := s.PublishPort(text); err != nil {
 				return n, err
-			}
-			if _, err := s.Publish(port); err != nil {
-				return n, fmt.Errorf("publish %s: %w", text, err)
 			}
 		}
 		end, err := s.Connect()
@@ -92,13 +108,18 @@ func (n *Network) openBackend(f *os.File) (net.Backend, io.Closer, error) {
 
 // guestNetwork is what the agent is told of an interface.
 func (n *Network) guestNetwork() (*agentproto.Network, error) {
-	out := &agentproto.Network{MAC: n.MAC.String()}
+	out := &agentproto.Network{}
 	if n.Tap == "" {
-		var c user.Config // the plan of addresses of the Stack to come
-		if err := c.Complete(); err != nil {
+		if UserNetworks.Plan == nil {
+			return nil, errNoUserNetworks
+		}
+		var err error
+		if *out, err = UserNetworks.Plan(); err != nil {
 			return nil, err
 		}
-		out.Addresses, out.Gateways, out.DNS, out.MTU = []netip.Prefix{c.Guest}, []netip.Addr{c.Gateway}, []netip.Addr{c.DNS}, c.MTU
+	}
+	out.MAC = n.MAC.String()
+	if n.Tap == "" {
 		return out, nil
 	}
 	if !n.Address.IsValid() {

@@ -39,10 +39,10 @@ const (
 	fileMachine    = "machine"      //
 	fileSaveMemory = "save-memory"  // to save to
 	fileSave       = "save-machine" //
-	reportPipe     = 4
 	controlSocket  = 3
-	firstFile      = 5
-	monitorProgram = "/proc/self/exe"
+	reportPipe     = 4
+	programFile    = 5 // the monitor's own
+	firstFile      = 6
 )
 
 func (p *parcel) add(name string, f *os.File) {

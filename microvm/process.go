@@ -7,13 +7,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/confine"
 	"github.com/duplex-run/duplex/internal/console"
@@ -35,6 +32,7 @@ type process struct {
 	o       *BootOptions
 	control *os.File
 	report  *os.File
+	program *os.File // the monitor's executable
 	stderr  console.Tail
 	cmd     *exec.Cmd
 	waited  chan struct{} // cmd.Wait has returned
@@ -175,70 +173,6 @@ func identity(h *Hardware) confine.Identity {
 	return confine.Caller
 }
 
-// spawn starts the process: in namespaces of its own where this host allows it.
-func (p *process) spawn(files *parcel, who confine.Identity) (isolated bool, err error) {
-	var control, report *os.File
-	if p.control, control, err = controlPair(); err != nil {
-		return false, err
-	}
-	defer func() { _ = control.Close() }()
-	if p.report, report, err = os.Pipe(); err != nil {
-		return false, err
-	}
-	defer func() { _ = report.Close() }()
-	if err := confine.CloseOnExec(); err != nil {
-		return false, err
-	}
-	for _, isolated := range []bool{true, false} {
-		p.cmd = &exec.Cmd{
-			Path: monitorProgram, Args: []string{monitorName}, Dir: "/", Stderr: &p.stderr,
-			// No reading of cgroup files, which are gone, and no huge pages for the heap
-			// (guest memory may have them).
-			Env:        []string{"GODEBUG=updatemaxprocs=0,containermaxprocs=0,disablethp=1"},
-			ExtraFiles: append([]*os.File{control, report}, files.files...),
-		}
-		p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if isolated {
-			p.cmd.SysProcAttr = jail.Attributes(who)
-		}
-		p.cmd.SysProcAttr.Setsid = true // no controlling terminal
-		if err = p.launch(); err == nil {
-			return isolated, nil
-		}
-		if !noNamespaces(err) {
-			break
-		}
-	}
-	return false, err
-}
-
-// noNamespaces says whether an error is a host's that gives no user namespaces.
-func noNamespaces(err error) bool {
-	for _, e := range []error{unix.EPERM, unix.EACCES, unix.EINVAL, unix.ENOSYS, unix.ENOSPC, unix.EUSERS} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}
-
-// launch starts the command on a thread that outlives it: the monitor dies with
-// the thread that started it.
-func (p *process) launch() error {
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			_ = p.cmd.Wait() // ProcessState says how it ended
-			close(p.waited)
-		}
-	}()
-	return <-started
-}
-
 func (p *process) kill() {
 	if p.cmd != nil && p.cmd.Process != nil {
 		_ = p.cmd.Process.Kill() // it may have ended
@@ -264,7 +198,7 @@ func (p *process) drain(ctx context.Context) {
 
 func (p *process) close() error {
 	var errs error
-	for _, f := range []*os.File{p.control, p.report} {
+	for _, f := range []*os.File{p.control, p.report, p.program} {
 		if f != nil {
 			errs = errors.Join(errs, f.Close())
 		}
@@ -314,11 +248,15 @@ const startTime = 2 * time.Second
 
 // settle gives memory of both processes back.
 func (p *process) settle() {
-	program := lean.Program()
+	program := lean.Program(p.program)
 	if program == nil {
 		program = []lean.Pages{}
 	}
 	_ = send(p.control, order{Lean: program}) // a monitor that has ended needs none
+	if self, err := openSelf(); err == nil {
+		program = lean.Program(self)
+		_ = self.Close()
+	}
 	lean.Settle(program)
 }
 

@@ -14,6 +14,8 @@ import (
 	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/ocicli"
 	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/microvm"
+	"github.com/duplex-run/duplex/microvm/program"
 )
 
 // command is one subcommand.
@@ -69,6 +71,8 @@ var ociCommand = command{
 // Main runs the duplex command line and returns its exit status.
 func Main(argv []string, stdin *os.File, stdout, stderr io.Writer) int {
 	container.Init() // does not return in a container's own processes
+	microvm.Program = program.Open
+	microvm.UserNetworks.New, microvm.UserNetworks.Plan = userNetwork, userNetworkPlan
 	var signals cmdline.Signals
 	a := &app{in: stdin, out: stdout, err: stderr, signal: &signals.Number, stopSignals: signals.Stop}
 	ctx, stop := signals.Notify() // `run` takes the signals over itself

@@ -30,14 +30,18 @@ func AgentID() (string, error) {
 // Probe returns the ELF executable of the isolation probe.
 func Probe() ([]byte, error) { return unpack("probe.zst") }
 
-// ContainerInit opens the ELF executable of a container's own processes. It is
-// not compressed: unpacking would cost every run more than reading.
-func ContainerInit() (fs.File, error) {
-	f, err := files.Open("files/container-init")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("container-init: %w", ErrMissing)
+// Monitor opens the ELF executable of a microVM's monitor, which is not compressed,
+// because unpacking it would cost every run more than reading, and says what identifies it: its SHA-256, in hex.
+func Monitor() (id string, f fs.File, err error) {
+	sum, err := read("monitor.sum")
+	if err != nil {
+		return "", nil, err
 	}
-	return f, err
+	f, err = files.Open("files/monitor")
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("monitor: %w", ErrMissing)
+	}
+	return strings.TrimSpace(string(sum)), f, err
 }
 
 // Builtin returns the cpio (newc) archive of the builtin image.

@@ -10,23 +10,51 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestReadOnly(t *testing.T) {
-	const maps = `00400000-00401000 r--p 00000000 08:01 7 /usr/bin/a b
-00401000-00402000 r-xp 00001000 08:01 7 /usr/bin/a b
-00402000-00403000 rw-p 00002000 08:01 7 /usr/bin/a b
-00403000-00404000 r--p 00000000 08:01 8 /usr/bin/b
-7f0000000000-7f0000001000 r--p 00000000 00:00 0
-nonsense r--p 0 0 0 /usr/bin/a b
-`
-	want := []Pages{{0x400000, 0x401000}, {0x401000, 0x402000}}
-	if got := readOnly(maps, "/usr/bin/a b"); !slices.Equal(got, want) {
+// What Program reads from the file is what the kernel maps of it.
+func TestProgram(t *testing.T) {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	name, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []Pages
+	for line := range strings.Lines(string(maps)) {
+		fields := strings.Fields(line)
+		if len(fields) < 6 || !strings.HasSuffix(line, " "+name+"\n") || fields[1][1] != '-' {
+			continue
+		}
+		low, high, _ := strings.Cut(fields[0], "-")
+		start, err1 := strconv.ParseUint(low, 16, 64)
+		end, err2 := strconv.ParseUint(high, 16, 64)
+		if err1 != nil || err2 != nil {
+			t.Fatal(line)
+		}
+		want = append(want, Pages{start, end})
+	}
+	if got := Program(self); len(got) == 0 || !slices.Equal(got, want) {
 		t.Errorf("got %x, want %x", got, want)
+	}
+	if got := Program(strings.NewReader("no program")); got != nil {
+		t.Errorf("of what is no program: %x", got)
 	}
 }
 
 // The pages of this program are gone when they were dropped, and it goes on.
 func TestSettle(t *testing.T) {
-	program := Program()
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	program := Program(self)
 	if len(program) == 0 {
 		t.Fatal("the program has no pages")
 	}
