@@ -19,15 +19,15 @@ import (
 const maxConfig = 16 << 20
 
 // Load reads and checks the bundle in dir. The rootfs of the result is
-// absolute, and a directory.
-func Load(dir string) (*specs.Spec, error) {
+// absolute, and a directory. The configuration's text comes with it.
+func Load(dir string) (*specs.Spec, []byte, error) {
 	data, err := readConfig(filepath.Join(dir, "config.json"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	spec, err := Parse(data)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	root := spec.Root.Path
 	if !filepath.IsAbs(root) {
@@ -35,16 +35,16 @@ func Load(dir string) (*specs.Spec, error) {
 	}
 	// The rootfs may be named through links; what is mounted is where they lead.
 	if root, err = filepath.EvalSymlinks(root); err != nil {
-		return nil, fmt.Errorf("root.path: %w", err)
+		return nil, nil, fmt.Errorf("root.path: %w", err)
 	}
 	if info, err := os.Stat(root); err != nil || !info.IsDir() {
-		return nil, fmt.Errorf("root.path: %s is not a directory", root)
+		return nil, nil, fmt.Errorf("root.path: %s is not a directory", root)
 	}
 	if root == "/" {
-		return nil, errors.New("root.path: it is the host's root directory")
+		return nil, nil, errors.New("root.path: it is the host's root directory")
 	}
 	spec.Root.Path = root
-	return spec, nil
+	return spec, data, nil
 }
 
 func readConfig(path string) ([]byte, error) {

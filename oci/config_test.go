@@ -144,7 +144,7 @@ func TestLoadHostile(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		must(t, prepare(filepath.Join(dir, "config.json")))
-		if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), name) {
+		if _, _, err := Load(dir); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("error %v, want %q", err, name)
 		}
 	}
