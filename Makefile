@@ -3,8 +3,7 @@ export CGO_ENABLED = 0
 export GOFLAGS = -trimpath -buildvcs=false
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-# Linux with huge pages for everybody would keep each heap at 4 MiB and more.
-LDFLAGS := -s -w -X runtime.godebugDefault=disablethp=1 -X github.com/duplex-run/duplex/internal/cmdline.version=$(VERSION)
+LDFLAGS := -s -w -X github.com/duplex-run/duplex/internal/cmdline.version=$(VERSION)
 EMBED := internal/embedded/files
 
 .PHONY: demo build embed check test test-oci fuzz bench bench-vmm bench-boot bench-container boot-budget bootbench setup \

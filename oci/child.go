@@ -99,7 +99,7 @@ func (l *layout) start(preserve int, sys *syscall.SysProcAttr, conn handshake.Co
 			p, err = l.forkExec(exe, argv, sys)
 		default:
 			p, err = os.StartProcess(exe, argv,
-				&os.ProcAttr{Dir: "/", Env: []string{}, Files: l.files, Sys: sys})
+				&os.ProcAttr{Dir: "/", Env: handshake.Environment, Files: l.files, Sys: sys})
 		}
 		done <- result{p, err}
 	}()

@@ -1,8 +1,6 @@
 package oci
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -70,13 +68,9 @@ func readConfig(path string) ([]byte, error) {
 // alone, as the specification says (config.md, "Extensibility"); those it knows
 // and does not support are errors.
 func Parse(data []byte) (*specs.Spec, error) {
-	spec := &specs.Spec{}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if err := dec.Decode(spec); err != nil {
+	spec, err := decode(data)
+	if err != nil {
 		return nil, fmt.Errorf("parse config.json: %w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("parse config.json: something follows the configuration")
 	}
 	if err := checkVersion(spec.Version); err != nil {
 		return nil, err

@@ -150,8 +150,8 @@ func (c *Container) read() error {
 	if data, err = os.ReadFile(c.path(specFile)); err != nil {
 		return err
 	}
-	spec := &specs.Spec{}
-	if err := json.Unmarshal(data, spec); err != nil {
+	spec, err := decode(data)
+	if err != nil {
 		return fmt.Errorf("parse %s: %w", c.path(specFile), err)
 	}
 	if spec.Linux == nil || spec.Root == nil {

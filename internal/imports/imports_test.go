@@ -21,12 +21,12 @@ var layers = [][]string{
 	{"microvm", "container"},
 	{"initramfs", "network"},
 	{"kernel", "image", "vmm"},
-	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console", "internal/jail"},
-	{"internal/seccomp", "internal/confine", "internal/lazyregexp", "internal/workload", "internal/testutil", "internal/lean", "internal/cmdline"},
+	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console", "internal/jail", "internal/cmdline"},
+	{"internal/seccomp", "internal/confine", "internal/lazyregexp", "internal/workload", "internal/testutil", "internal/lean", "internal/tinyelf"},
 }
 
 // alone may import nothing of the module but its own children.
-var alone = []string{"vmm", "internal/workload", "internal/embedded"}
+var alone = []string{"vmm", "internal/workload"}
 
 func family(pkg string) (layer int, name string) {
 	for i, names := range layers {

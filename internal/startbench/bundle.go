@@ -1,9 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"debug/elf"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/duplex-run/duplex/container/seccomp"
+	"github.com/duplex-run/duplex/internal/tinyelf"
 	"github.com/duplex-run/duplex/oci"
 )
 
@@ -34,9 +32,8 @@ func writeBundle(dir string, withSeccomp bool) error {
 			return err
 		}
 	}
-	// mov $231,%eax (exit_group); xor %edi,%edi; syscall
-	err := writeELF(filepath.Join(rootfs, "bin/true"), []byte{0xb8, 231, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05})
-	if err != nil {
+	program := tinyelf.Program(0x400000, tinyelf.Exit(0))
+	if err := os.WriteFile(filepath.Join(rootfs, "bin/true"), program, 0o755); err != nil {
 		return err
 	}
 	spec, err := dockerSpec(withSeccomp)
@@ -90,24 +87,4 @@ func deviceRules() []specs.LinuxDeviceCgroup {
 		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: n(d[0]), Minor: n(d[1]), Access: "rwm"})
 	}
 	return rules
-}
-
-// writeELF writes code as a static program for x86-64.
-func writeELF(path string, code []byte) error {
-	const base, offset = 0x400000, 64 + 56
-	h := elf.Header64{
-		Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1,
-		Entry: base + offset, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1,
-	}
-	copy(h.Ident[:], elf.ELFMAG)
-	h.Ident[elf.EI_CLASS], h.Ident[elf.EI_DATA], h.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), 1
-	size := offset + uint64(len(code))
-	p := elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Vaddr: base, Filesz: size, Memsz: size, Align: 4096}
-	var b bytes.Buffer
-	for _, v := range []any{&h, &p, code} {
-		if err := binary.Write(&b, binary.LittleEndian, v); err != nil {
-			return err
-		}
-	}
-	return os.WriteFile(path, b.Bytes(), 0o755)
 }

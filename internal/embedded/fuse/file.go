@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -128,13 +129,18 @@ func (f *file) finish(entry uint64) ([]byte, error) {
 	f.data.Write(code)
 	pad(&f.data)
 	table := uint64(f.data.Len())
-	// In the order of their addresses, as elf(5) wants it of those that are loaded.
-	slices.SortStableFunc(f.segments, func(a, b elf.Prog64) int {
-		if a.Type != b.Type {
-			return int(b.Type&0xff) - int(a.Type&0xff)
+	// What is loaded in the order of addresses (elf(5)), the stack's flags last, as
+	// Go's linker has them and its debug/buildinfo wants them.
+	order := func(p elf.Prog64) uint64 {
+		switch elf.ProgType(p.Type) {
+		case elf.PT_LOAD:
+			return 1 + p.Vaddr
+		case elf.PT_GNU_STACK:
+			return 1 << 63
 		}
-		return int(a.Vaddr>>12) - int(b.Vaddr>>12)
-	})
+		return 0
+	}
+	slices.SortStableFunc(f.segments, func(a, b elf.Prog64) int { return cmp.Compare(order(a), order(b)) })
 	if len(f.segments)*56 > pageSize {
 		return nil, fmt.Errorf("%d segments: older kernels read a page of them", len(f.segments))
 	}
