@@ -42,13 +42,16 @@ func TestSealed(t *testing.T) {
 // Nor can the file that is executed from a read-only mount, with all rights there
 // are, by its descriptor or through the process that runs it.
 func TestReadOnlyProgram(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("a user may not make mounts: the program is copied then")
-	}
 	file := filepath.Join(t.TempDir(), "program")
 	must(t, putWork(file))
 	must(t, os.Chmod(file, 0o755))
 	f, err := readOnly(file)
+	if os.Geteuid() != 0 {
+		if !errors.Is(err, unix.EPERM) { // then the program is copied
+			t.Errorf("as a user: %v, want EPERM", err)
+		}
+		return
+	}
 	must(t, err)
 	defer f.Close()
 	cmd := exec.Command(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), "cat") // closed by execve

@@ -58,6 +58,8 @@ type run struct {
 	exec     handshake.Conn // to exec
 	streams  *streams
 	selfTime time.Duration
+	execute  handshake.Execute // what exec was told
+	live     live
 }
 
 // prepare checks what can be checked before anything is made.
@@ -85,6 +87,9 @@ func (r *run) run(ctx context.Context, stdio workload.Stdio) (workload.Exit, err
 	defer stop()
 	exit, err := r.handshake(stdio)
 	if exit == nil && err == nil {
+		if stdio.Running != nil {
+			stdio.Running(controller{r})
+		}
 		exit, err = r.follow(ctx, stdio)
 	}
 	if exit != nil {
@@ -176,11 +181,12 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 		}
 	}
 	_, pidsLimit := r.cgroup.PidsLimit()
-	if err := r.exec.Send(handshake.Message{Kind: handshake.KindExecute, Execute: &handshake.Execute{
+	r.execute = handshake.Execute{
 		Spec: r.spec, SingleID: r.ids.single, Caps: seccomp.DefaultCapSet(), Seccomp: seccomp.Default(),
 		CgroupTasks: len(r.cgroup.Tasks()), CgroupMounts: r.cgroup.Names(),
 		CgroupUnified: cgroup.OnlyUnified(), PidsLimit: pidsLimit,
-	}}); err != nil {
+	}
+	if err := r.exec.Send(handshake.Message{Kind: handshake.KindExecute, Execute: &r.execute}); err != nil {
 		return nil, r.blame(err)
 	}
 	m, err := r.conn.Expect(handshake.KindReady)
@@ -325,8 +331,10 @@ func (r *run) wait() error {
 	if r.init == nil {
 		return nil
 	}
+	r.live.end()
 	r.kill()
 	state, err := r.init.Wait()
+	r.live.all.Wait() // they were killed with it
 	if err != nil {
 		return fmt.Errorf("wait for init: %w", err)
 	}

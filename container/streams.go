@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -118,6 +119,9 @@ func (s *streams) copyOut(w io.Writer, r *os.File) {
 	s.copiers++
 	go func() {
 		_, err := io.Copy(w, r)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = copyRest(w, r)
+		}
 		_ = r.Close()
 		if errors.Is(err, unix.EIO) || errors.Is(err, unix.EPIPE) {
 			err = nil // a terminal's way to say EOF; a reader that left
@@ -167,6 +171,42 @@ func (s *streams) resize(size workload.WinSize) {
 	if raw, err := s.master.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { _ = terminal.SetSize(int(fd), size) }) // the terminal may be closed already
 	}
+}
+
+// settle has the copying end once what was written so far is copied: others that
+// write to the streams may go on, but nobody listens to them any more.
+func (s *streams) settle() error {
+	for _, f := range s.ends {
+		_ = f.SetReadDeadline(time.Unix(1, 0)) // all of them can, and one that is closed needs none
+	}
+	return s.drain()
+}
+
+// copyRest copies what can be read without waiting.
+func copyRest(w io.Writer, r *os.File) error {
+	raw, err := r.SyscallConn()
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 32<<10)
+	cerr := raw.Control(func(fd uintptr) {
+		for {
+			var n int
+			if n, err = unix.Read(int(fd), buf); errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if n <= 0 {
+				if errors.Is(err, unix.EAGAIN) {
+					err = nil
+				}
+				return
+			}
+			if _, err = w.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	})
+	return errors.Join(cerr, err)
 }
 
 // drain waits for the output copiers; init has ended, and every writer with it.

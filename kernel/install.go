@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/internal/workload"
 )
 
 // Built are the files of a kernel that was built with everything built in.
@@ -112,4 +113,20 @@ func copyFile(from, to string, check func(*os.File) error) error {
 		err = out.Sync() // an installed kernel is never looked into again
 	}
 	return errors.Join(err, out.Close())
+}
+
+// Remove removes a kernel of the cache, at once or not at all. A microVM that was
+// booted from it runs on. Errors are *workload.Error.
+func Remove(ctx context.Context, k *Kernel) error {
+	dir := filepath.Dir(k.Image)
+	err := withStaging(ctx, func(staging string) error {
+		if _, err := load(dir); err != nil { // somebody else was quicker
+			return err
+		}
+		return os.Rename(dir, filepath.Join(staging, "removed"))
+	})
+	if err != nil {
+		return &workload.Error{Op: "remove the kernel " + k.Name, Err: err}
+	}
+	return nil
 }

@@ -172,6 +172,24 @@ func TestBuiltKernelsComeLast(t *testing.T) {
 	}
 }
 
+func TestRemove(t *testing.T) {
+	root := fakeKernels(t, "6.1.0-9-cloud_6.1.1", "6.1.0-10-cloud_6.1.2")
+	k, err := Find("6.1.0-9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(root); err != nil || len(entries) != 1 || entries[0].Name() != "6.1.0-10-cloud_6.1.2" {
+		t.Errorf("left %v, %v", entries, err)
+	}
+	var own *workload.Error
+	if err := Remove(t.Context(), k); !errors.As(err, &own) || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("again: %v", err)
+	}
+}
+
 func TestNewestSource(t *testing.T) {
 	for names, want := range map[string]string{
 		"": "",

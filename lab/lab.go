@@ -105,6 +105,9 @@ func Run(ctx context.Context, o Options, stdio workload.Stdio, rec *workload.Rec
 		OnHello:  func() { slow.Stop(); rec.Stamp(workload.PhaseKernelUp) },
 		Recorder: rec,
 	}
+	if stdio.Running != nil {
+		s.OnStarted = func() { stdio.Running(nil) }
+	}
 	if !o.Deterministic { // there, timers run in step with the CPU
 		s.Pulse = pulse
 	}

@@ -47,6 +47,7 @@ type BootOptions struct {
 	onStep    func(workload.Step)      // finer than events and marks, for a report
 	counts    func() map[string]uint64 // KVM's, of the machine
 	onCost    func(cost)
+	onProcess func(pid int)                // the monitor's own has started
 	files     unpacked                     // opened by the parent
 	save      *saving                      // save the machine when its agent asks for it
 	onSaved   func()                       // it was
@@ -112,38 +113,37 @@ func bootHere(ctx context.Context, h Hardware, o BootOptions) (_ vmm.Exit, _ vmm
 		return vmm.Exit{}, vmm.Stats{}, err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	devices, err := h.open(o)
-	if err != nil {
-		return vmm.Exit{}, vmm.Stats{}, err
-	}
-	if o.agent != nil {
+	var devices deviceList
+	if err = devices.open(&h, o); err == nil && o.agent != nil {
 		streams := o.agent
 		o.agent = nil // newBridge's
-		if agent, err = newBridge(streams, o.connected); err != nil {
-			return vmm.Exit{}, vmm.Stats{}, errors.Join(err, closeAll(devices))
+		if agent, err = newBridge(streams, o.connected); err == nil {
+			devices = append(devices, agent.device)
 		}
-		devices = append(devices, agent.device)
 	}
-	if h.Vsock != "" {
-		sockets, bridge, err := h.openVsock(o.files)
-		if err != nil {
-			err = &workload.Error{Op: "bridge the guest's sockets", Err: err}
-			return vmm.Exit{}, vmm.Stats{}, errors.Join(err, closeAll(devices))
+	if err == nil && h.Vsock != "" {
+		var bridge io.Closer
+		if bridge, err = devices.openVsock(&h, o); err == nil {
+			defer func() { _ = bridge.Close() }() // again, if the device did
 		}
-		defer func() { _ = bridge.Close() }() // again, if the device did
-		devices = append(devices, sockets)
+	}
+	if err == nil {
+		err = devices.plug(&h, o)
+	}
+	if err != nil {
+		return vmm.Exit{}, vmm.Stats{}, errors.Join(err, devices.close())
 	}
 	enter := func() error { return nil }
 	cpus, limit := h.vcpus()
 	cfg := vmm.Config{
 		Kernel: h.Kernel, KernelFile: o.files.take(fileKernel), Initrd: h.Initrd, InitrdFile: o.files.take(fileInitrd),
-		Cmdline: h.Cmdline, Memory: h.Memory, CPUs: cpus, CPULimit: limit, Console: o.Serial, Devices: devices,
+		Cmdline: h.Cmdline, Memory: h.Memory, CPUs: cpus, CPULimit: limit, Console: o.Serial, Devices: devices, Slots: h.Slots,
 		Trace: w, OnEvent: o.event, OnMark: o.mark, EnterVCPU: func() error { return enter() },
 		Count: o.onStep != nil,
 	}
 	vm, err := o.build(cfg)
 	if err != nil {
-		return vmm.Exit{}, vmm.Stats{}, errors.Join(err, closeAll(devices))
+		return vmm.Exit{}, vmm.Stats{}, errors.Join(err, devices.close())
 	}
 	defer func() { err = errors.Join(err, vm.Close()) }()
 	o.counts = vm.Counts

@@ -23,9 +23,17 @@ type streamMap map[agentproto.Port]*os.File
 // agentStreams makes the streams to the agent: ours are for the session, usable
 // from before the guest is up; theirs for the bridge.
 func agentStreams() (ours, theirs streamMap, err error) {
+	return socketPairs(agentPorts)
+}
+
+func socketPairs(ports []agentproto.Port) (ours, theirs streamMap, err error) {
 	ours, theirs = streamMap{}, streamMap{}
-	for _, p := range agentPorts {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	for _, p := range ports {
+		kind := unix.SOCK_STREAM
+		if p == further {
+			kind = unix.SOCK_SEQPACKET
+		}
+		fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("socketpair: %w", err), closeStreams(ours), closeStreams(theirs))
 		}
@@ -50,6 +58,7 @@ type bridge struct {
 	streams   streamMap // owned
 	connected func()    // the control stream, the last one, is there
 	copies    sync.WaitGroup
+	further   io.Closer // of more
 }
 
 // newBridge makes the socket device and listens.
@@ -60,6 +69,16 @@ func newBridge(streams streamMap, connected func()) (*bridge, error) {
 		return nil, errors.Join(err, closeStreams(streams))
 	}
 	for p, f := range streams {
+		if p == further {
+			conn, err := unixConn(f)
+			delete(streams, p) // unixConn's
+			if err != nil {
+				return nil, errors.Join(err, b.close(), closeStreams(streams))
+			}
+			b.further = conn
+			b.copies.Go(func() { b.more(conn) })
+			continue
+		}
 		l, err := b.device.Listen(p.Vsock())
 		if err != nil {
 			return nil, errors.Join(err, b.close(), closeStreams(streams))
@@ -80,6 +99,11 @@ func (b *bridge) serve(p agentproto.Port, l *vsock.Listener, f *os.File) {
 	if p == agentproto.Control && b.connected != nil {
 		b.connected()
 	}
+	carry(conn, f)
+}
+
+// carry copies to the end of both directions.
+func carry(conn *vsock.Conn, f *os.File) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -88,7 +112,7 @@ func (b *bridge) serve(p agentproto.Port, l *vsock.Listener, f *os.File) {
 		_ = conn.Close()
 	}()
 	// To the end of what the guest sent, even after the device was closed.
-	_, err = io.Copy(f, conn)
+	_, err := io.Copy(f, conn)
 	_ = shutdownWrite(f) // the session may have gone
 	if err != nil {
 		_ = conn.Close() // one of the ends is broken
@@ -112,6 +136,9 @@ func shutdownWrite(f *os.File) error {
 // was received before has been passed on, or the session has closed its ends.
 func (b *bridge) close() error {
 	err := b.device.Close()
+	if b.further != nil {
+		_ = b.further.Close()
+	}
 	b.copies.Wait()
 	return err
 }

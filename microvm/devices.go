@@ -3,6 +3,7 @@ package microvm
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/duplex-run/duplex/internal/workload"
@@ -16,47 +17,63 @@ import (
 	"github.com/duplex-run/duplex/vmm/virtio/rng"
 )
 
-// open makes the devices, in the order the guest sees them: disks are vda, vdb,
-// ..., interfaces eth0, eth1, ... On error none is left open.
-func (h *Hardware) open(o BootOptions) (_ []virtio.Device, err error) {
-	var devices []virtio.Device
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, closeAll(devices))
-		}
-	}()
-	add := func(what string, d virtio.Device, err error) error {
-		if err != nil {
-			return &workload.Error{Op: "make the microVM", Err: fmt.Errorf("%s: %w", what, err)}
-		}
-		devices = append(devices, d)
-		return nil
+// deviceList is devices in the making, in the order the guest sees them: disks are
+// vda, vdb, ..., interfaces eth0, eth1, ...
+type deviceList []virtio.Device
+
+func (l *deviceList) add(what string, d virtio.Device, err error) error {
+	if err != nil {
+		return &workload.Error{Op: "make the microVM", Err: fmt.Errorf("%s: %w", what, err)}
 	}
+	*l = append(*l, d)
+	return nil
+}
+
+// open makes the devices that a machine boots with, whether it is saved or not.
+func (l *deviceList) open(h *Hardware, o BootOptions) error {
 	for i, d := range h.Disks {
 		disk, err := d.open(o.files.take(numbered(fileDisk, i)))
-		if err := add("disk "+d.Path, disk, err); err != nil {
-			return devices, err
+		if err := l.add("disk "+d.Path, disk, err); err != nil {
+			return err
 		}
 	}
+	if h.Console {
+		*l = append(*l, console.New(console.Options{In: o.ConsoleInput, Out: o.Console}))
+	}
+	if h.Balloon {
+		*l = append(*l, balloon.New(balloon.Options{}))
+	}
+	*l = append(*l, rng.New())
+	return nil
+}
+
+// openVsock makes the device whose sockets are those of a Unix socket of the host, and
+// returns what leads there.
+func (l *deviceList) openVsock(h *Hardware, o BootOptions) (io.Closer, error) {
+	sockets, bridge, err := h.openVsock(o.files)
+	if err != nil {
+		return nil, &workload.Error{Op: "bridge the guest's sockets", Err: err}
+	}
+	*l = append(*l, sockets)
+	return bridge, nil
+}
+
+// plug makes the devices that a restored machine may have in the slots of the saved
+// one. They come last in every machine.
+func (l *deviceList) plug(h *Hardware, o BootOptions) error {
 	for i, n := range h.Networks {
 		nic, err := n.open(o.files.take(numbered(fileTap, i)))
-		if err := add("network", nic, err); err != nil {
-			return devices, err
+		if err := l.add("network", nic, err); err != nil {
+			return err
 		}
 	}
 	for i, s := range h.Shares {
 		share, err := s.open(o.files.take(numbered(fileShare, i)), maxInodes(len(h.Shares)))
-		if err := add("share "+s.Dir, share, err); err != nil {
-			return devices, err
+		if err := l.add("share "+s.Dir, share, err); err != nil {
+			return err
 		}
 	}
-	if h.Console {
-		devices = append(devices, console.New(console.Options{In: o.ConsoleInput, Out: o.Console}))
-	}
-	if h.Balloon {
-		devices = append(devices, balloon.New(balloon.Options{}))
-	}
-	return append(devices, rng.New()), nil
+	return nil
 }
 
 // open makes the disk of f, or of its path when that is nil.
@@ -106,9 +123,9 @@ func (s *Share) open(f *os.File, inodes int) (*fs.Device, error) {
 	return fs.New(fs.Options{Dir: dir, Tag: s.Tag, ReadOnly: s.ReadOnly, MaxInodes: inodes})
 }
 
-func closeAll(devices []virtio.Device) error {
+func (l deviceList) close() error {
 	var errs error
-	for _, d := range devices {
+	for _, d := range l {
 		errs = errors.Join(errs, d.Close())
 	}
 	return errs

@@ -34,6 +34,9 @@ type Hardware struct {
 	// Balloon adds a memory balloon: memory that the guest frees goes back to the
 	// host.
 	Balloon bool
+	// Slots are places for devices that only a restored machine has: networks and
+	// shares.
+	Slots int
 }
 
 // Disk is a virtio block device.
@@ -88,7 +91,7 @@ func (h *Hardware) validate() error {
 	if n, _ := h.vcpus(); n > vmm.MaxCPUs || h.CPUs < 0 || math.IsNaN(h.CPUs) {
 		return bad("Give a smaller --cpus.", "%v CPUs asked for, a microVM has %d at most", h.CPUs, vmm.MaxCPUs)
 	}
-	if n := h.devices(); n > vmm.MaxDevices {
+	if n := h.devices() + h.Slots; n > vmm.MaxDevices {
 		return bad("Leave some out.", "%d devices, at most %d fit", n, vmm.MaxDevices)
 	}
 	var tags []string

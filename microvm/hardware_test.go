@@ -36,6 +36,8 @@ func TestValidate(t *testing.T) {
 		{Hardware{CPUs: -1}, "-1 CPUs"},
 		{Hardware{Disks: make([]Disk, 17)}, ""},
 		{Hardware{Disks: make([]Disk, 17), Balloon: true}, "19 devices, at most 18"},
+		{Hardware{Slots: 17}, ""},
+		{Hardware{Slots: 18}, "19 devices, at most 18"},
 		{Hardware{Shares: []Share{{Dir: "/a", Tag: "a"}, {Dir: "/b", Tag: "b"}}}, ""},
 		{Hardware{Shares: []Share{{Dir: "/a", Tag: "a"}, {Dir: "/b", Tag: "a"}}}, `tag "a"`},
 		{Hardware{Shares: []Share{{Dir: "/a"}}}, "1 to 36 bytes"},

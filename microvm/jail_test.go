@@ -237,6 +237,8 @@ func attack(s setup, role jail.Role) {
 		_ = unix.PtraceAttach(1)
 	case "kvm":
 		_, _, _ = unix.Syscall(unix.SYS_IOCTL, 0, 0xae01, 0)
+	case "save":
+		_, _, _ = unix.Syscall(unix.SYS_IOCTL, 0, 0x8400ae8e, 0)
 	case "share":
 		panic(useShare(firstFile + slices.Index(s.Files, numbered(fileShare, 0))))
 	case "panic":
@@ -247,7 +249,7 @@ func attack(s setup, role jail.Role) {
 // A monitor that was taken over gets nothing, and its end is reported readably.
 func TestMonitorAttacks(t *testing.T) {
 	for what, call := range map[string]string{
-		"open": "openat(", "socket": "socket(", "execve": "execve(", "ptrace": "ptrace(", "kvm": "KVM_CREATE_VM",
+		"open": "openat(", "socket": "socket(", "execve": "execve(", "ptrace": "ptrace(", "kvm": "KVM_CREATE_VM", "save": "KVM_GET_LAPIC",
 	} {
 		for _, role := range []jail.Role{jail.Monitor, jail.VCPU} {
 			t.Run(what+"/"+role.String(), func(t *testing.T) {

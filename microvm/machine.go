@@ -27,9 +27,11 @@ type machine struct {
 	network     *agentproto.Network
 	console     *console.Tail
 	bootTimeout time.Duration
-	overdue     atomic.Bool // ended because the agent did not come up
-	connected   atomic.Bool // the agent opened its control stream, the last one
-	restored    bool        // from a snapshot, not booted
+	overdue     atomic.Bool   // ended because the agent did not come up
+	connected   atomic.Bool   // the agent opened its control stream, the last one
+	restored    bool          // from a snapshot, not booted
+	monitor     atomic.Int64  // its process; 0 is this one
+	over        chan struct{} // closed when the run is over
 
 	stats vmm.Stats // when it has ended
 	cost  cost
@@ -42,6 +44,7 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 		hardware:    r.hardware(spec, memory),
 		console:     &console.Tail{Also: r.Console},
 		bootTimeout: cmp.Or(r.BootTimeout, DefaultBootTimeout),
+		over:        make(chan struct{}),
 	}
 	m.options = BootOptions{
 		Serial: m.console, Trace: r.Trace, NoJail: r.NoJail, Warn: r.Warn,
@@ -49,6 +52,7 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 		onMark:    func(value byte, ns int64) { rec.StampAt(markPhase(value), ns) },
 		onCost:    func(c cost) { m.cost = c },
 		connected: func() { m.connected.Store(true) },
+		onProcess: func(pid int) { m.monitor.Store(int64(pid)) },
 	}
 	if r.Log != nil {
 		m.options.onStep = rec.AddStep

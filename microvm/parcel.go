@@ -154,7 +154,7 @@ func (u unpacked) take(name string) *os.File {
 	return f
 }
 
-// agentPorts are the streams that the agent opens.
-var agentPorts = []agentproto.Port{agentproto.Control, agentproto.Stdin, agentproto.Stdout, agentproto.Stderr}
+// agentPorts are the streams that the agent opens, and the way to more.
+var agentPorts = []agentproto.Port{agentproto.Control, agentproto.Stdin, agentproto.Stdout, agentproto.Stderr, further}
 
 func agentFile(p agentproto.Port) string { return numbered(fileAgent, int(p)) }

@@ -94,6 +94,9 @@ func (p *process) start(h *Hardware, files *parcel) error {
 	if err != nil {
 		return fmt.Errorf("start the monitor: %w", err)
 	}
+	if p.o.onProcess != nil {
+		p.o.onProcess(p.cmd.Process.Pid)
+	}
 	if p.o.onStep != nil {
 		p.o.onStep(workload.Step{Name: "start the monitor", Ns: workload.Now(), Process: workload.ProcessDuplex, Faults: workload.OwnFaults()})
 	}

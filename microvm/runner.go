@@ -77,7 +77,7 @@ func (r Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdi
 		m.resume(r.Snapshot)
 		defer func() { _ = m.options.restore.close() }() // if nobody came to map it
 	}
-	exit, err := m.run(ctx, r.session(m, spec, started, rec), m.start(spec), stdio)
+	exit, err := m.run(ctx, r.session(m, spec, started, rec, stdio.Running), m.start(spec), stdio)
 	used.record(m.stats, m.cost, rec)
 	rec.Stamp(workload.PhaseTornDown)
 	return exit, err
@@ -114,11 +114,14 @@ func (m *machine) start(spec workload.Spec) *agentproto.Start {
 	return start
 }
 
-func (r Runner) session(m *machine, spec workload.Spec, started time.Time, rec *workload.Recorder) *agentproto.Session {
+func (r Runner) session(m *machine, spec workload.Spec, started time.Time, rec *workload.Recorder, running func(workload.Controller)) *agentproto.Session {
 	s := &agentproto.Session{
 		Control: m.streams[agentproto.Control], Stdin: m.streams[agentproto.Stdin],
 		Stdout: m.streams[agentproto.Stdout], Stderr: m.streams[agentproto.Stderr],
 		Recorder: rec, OnLog: r.Log,
+	}
+	if running != nil {
+		s.OnStarted = func() { running(controller{m}) }
 	}
 	if spec.Timeout > 0 {
 		s.Deadline = started.Add(spec.Timeout)
@@ -128,6 +131,10 @@ func (r Runner) session(m *machine, spec workload.Spec, started time.Time, rec *
 
 // run boots the machine and stays with the session until both have ended.
 func (m *machine) run(ctx context.Context, s *agentproto.Session, start *agentproto.Start, stdio workload.Stdio) (workload.Exit, error) {
+	defer func() {
+		close(m.over)
+		_ = m.streams[further].Close()
+	}()
 	vmCtx, endVM := context.WithCancel(ctx)
 	defer endVM()
 	slow := time.AfterFunc(m.bootTimeout, func() {

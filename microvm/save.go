@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -142,22 +143,31 @@ func (r Runner) CreateSnapshot(ctx context.Context, spec workload.Spec, root str
 	if err != nil {
 		return "", err
 	}
-	fail := func(err error) error {
-		if err == nil || isOwn(err) || ctx.Err() != nil {
-			return err
-		}
-		return &workload.Error{Op: "save a microVM", Err: err}
-	}
 	p, err := snapshot.Create(root)
 	if err != nil {
-		return "", fail(err)
+		return "", explainSave(ctx, root, err)
 	}
 	machine, err := r.bootToSave(ctx, spec, p.Memory)
 	if err != nil {
-		return "", errors.Join(fail(err), p.Abandon())
+		return "", errors.Join(explainSave(ctx, root, err), p.Abandon())
 	}
 	dir, err := p.Commit(key, machine)
-	return dir, fail(errors.Join(err, p.Abandon()))
+	return dir, explainSave(ctx, root, errors.Join(err, p.Abandon()))
+}
+
+// explainSave says what is wrong and what to do. A full disk is known by its message
+// when the monitor found it.
+func explainSave(ctx context.Context, root string, err error) error {
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return err
+	case strings.Contains(err.Error(), unix.ENOSPC.Error()):
+		return &workload.Error{Op: "save a microVM", Err: fmt.Errorf("the file system of %s is full: %w", root, err),
+			Remedy: "Make room there ('duplex snapshot prune'), or name another place for the cache with DUPLEX_CACHE."}
+	case isOwn(err):
+		return err
+	}
+	return &workload.Error{Op: "save a microVM", Err: err}
 }
 
 func (r Runner) bootToSave(ctx context.Context, spec workload.Spec, memory *os.File) (_ []byte, err error) {
@@ -171,6 +181,7 @@ func (r Runner) bootToSave(ctx context.Context, spec workload.Spec, memory *os.F
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, closeStreams(m.streams)) }()
+	m.hardware.Slots = 1 + maxVolumes
 	m.hardware.Cmdline += " " + agentproto.SnapshotKey + "=" + diskID
 	file, err := scratch("machine")
 	if err != nil {

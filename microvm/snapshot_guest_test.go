@@ -2,6 +2,7 @@ package microvm
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,8 +11,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/internal/testutil/listing"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/microvm/snapshot"
+	"github.com/duplex-run/duplex/vmm/state"
 )
 
 // warmRunner runs in machines restored from the snapshot in dir.
@@ -87,6 +90,14 @@ func TestGuestSnapshotRefused(t *testing.T) {
 		"CPUs":    func(s *workload.Spec, _ *snapshot.Snapshot) { s.Resources.CPUs = 2 },
 		"short":   func(_ *workload.Spec, s *snapshot.Snapshot) { s.Machine = s.Machine[:len(s.Machine)/2] },
 		"version": func(_ *workload.Spec, s *snapshot.Snapshot) { s.Machine = bytes.Clone(s.Machine); s.Machine[8]++ },
+		"processor": func(_ *workload.Spec, s *snapshot.Snapshot) {
+			m, err := state.Decode(s.Machine)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.CPUs[0].CPUID[0].EBX++ // of the vendor's name
+			s.Machine = m.Encode()
+		},
 	} {
 		warm := warmRunner(t, r, spec, dir)
 		other := spec
@@ -98,6 +109,49 @@ func TestGuestSnapshotRefused(t *testing.T) {
 		}
 		t.Log(err)
 	}
+}
+
+// A snapshot that is interrupted in the making, or finds the disk full, leaves nothing.
+func TestGuestSnapshotFails(t *testing.T) {
+	r := guestOnly(t)
+	spec := helperSpec()
+	spec.Resources.MemoryBytes = 128 << 20
+	empty := func(root string) {
+		if entries, err := os.ReadDir(root); err != nil || len(entries) > 0 {
+			t.Errorf("left %v, %v", entries, err)
+		}
+	}
+	root := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	r.Console = cancelWriter(cancel) // Linux says something while it boots
+	r.Cmdline = "loglevel=7"
+	if dir, err := r.CreateSnapshot(ctx, spec, root); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %q, %v", dir, err)
+	}
+	empty(root)
+	r.Console, r.Cmdline = nil, ""
+	disk := t.TempDir()
+	small := filepath.Join(disk, "snapshots") // not writable by everybody
+	err := listing.OnSmallDisk(4<<20, disk, func() error {
+		var own *workload.Error
+		dir, err := r.CreateSnapshot(t.Context(), spec, small)
+		if !errors.As(err, &own) || !strings.Contains(err.Error(), "the file system of "+small+" is full") || own.Remedy == "" {
+			t.Errorf("full: %q, %v", dir, err)
+		}
+		empty(small)
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// cancelWriter ends a context when it is written to.
+type cancelWriter context.CancelFunc
+
+func (c cancelWriter) Write(p []byte) (int, error) {
+	c()
+	return len(p), nil
 }
 
 // changed is when a file was last changed in any way.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/container/fork"
 	"github.com/duplex-run/duplex/container/handshake"
 )
 
@@ -30,7 +31,7 @@ type layout struct {
 	files []*os.File
 	owned []*os.File // to close when the child has them
 	// fork are namespaces that the child joins between fork and execve.
-	fork []joinCall
+	fork []fork.Join
 	// time: the thread has a time namespace for its children, which Linux before
 	// 6.3 does not give to those that share its memory until execve.
 	time bool
@@ -120,7 +121,7 @@ func (l *layout) join(f *os.File, flag int, p *handshake.Plan) func() error {
 	switch {
 	case flag == unix.CLONE_NEWUSER || flag == unix.CLONE_NEWTIME:
 		l.owned = append(l.owned, f)
-		l.fork = append(l.fork, joinCall{f.Fd(), uintptr(flag)})
+		l.fork = append(l.fork, fork.Join{FD: f.Fd(), Flag: uintptr(flag)})
 		if root && len(l.fork) > 1 && flag == unix.CLONE_NEWTIME {
 			slices.Reverse(l.fork)
 		}
@@ -138,7 +139,7 @@ func (l *layout) join(f *os.File, flag int, p *handshake.Plan) func() error {
 	return nil
 }
 
-// forkExec starts the child by forkInto.
+// forkExec starts the child by fork.Into.
 func (l *layout) forkExec(exe string, argv []string, sys *syscall.SysProcAttr) (*os.Process, error) {
 	if len(l.fork) > 0 && sys.Cloneflags&unix.CLONE_NEWUSER != 0 {
 		return nil, errors.New("a new user namespace with a time namespace joined by path is not supported")
@@ -147,7 +148,7 @@ func (l *layout) forkExec(exe string, argv []string, sys *syscall.SysProcAttr) (
 	if sys.UseCgroupFD {
 		cgroup = sys.CgroupFD
 	}
-	return forkInto(exe, argv, l.files, l.fork, cgroup, sys.Cloneflags)
+	return fork.Into(exe, argv, l.files, l.fork, cgroup, sys.Cloneflags)
 }
 
 // bare strips the path from the error of starting a process: it is of a

@@ -42,6 +42,10 @@ type Config struct {
 	Console io.Writer
 	// Devices belong to the VM once New has succeeded, and are closed with it.
 	Devices []virtio.Device
+	// Slots are places behind the Devices where the guest finds nothing now, and a
+	// VM that is restored from this one may have further devices: the guest's driver
+	// finds them when it is bound to the place anew.
+	Slots int
 	// OnMark, if set, is called for each byte the guest writes to the marks
 	// port, on the vCPU's goroutine. ns is CLOCK_MONOTONIC_RAW at the exit.
 	OnMark func(value byte, ns int64)
@@ -126,8 +130,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("%w: a limit of %v CPUs for %d", ErrConfig, c.CPULimit, c.CPUs)
 	case c.Memory == 0 || c.Memory%4096 != 0 || c.Memory > memory.MaxSize:
 		return fmt.Errorf("%w: %d bytes of memory is not a multiple of 4096 up to %d", ErrConfig, c.Memory, memory.MaxSize)
-	case len(c.Devices) > MaxDevices:
-		return fmt.Errorf("%w: %d devices, at most %d", ErrConfig, len(c.Devices), MaxDevices)
+	case c.Slots < 0 || len(c.Devices) > MaxDevices-c.Slots:
+		return fmt.Errorf("%w: %d devices and %d slots, at most %d fit", ErrConfig, len(c.Devices), c.Slots, MaxDevices)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/duplex-run/duplex/vmm/acpi"
 	"github.com/duplex-run/duplex/vmm/virtio"
 	"github.com/duplex-run/duplex/vmm/virtio/mmio"
 )
@@ -42,13 +43,24 @@ func (v *VM) attach() error {
 	}
 	v.power = v.vm.Line(gsiPower)
 	for i, d := range v.cfg.Devices {
-		w := &wire{base: mmioBase + uint64(i)*mmioSize, gsi: uint32(firstGSI + i)}
+		at := place(i)
+		w := &wire{base: uint64(at.Base), gsi: at.GSI}
 		v.wires = append(v.wires, w)
 		if err := v.connect(w, d); err != nil {
 			return fmt.Errorf("attach virtio device %d: %w", i, err)
 		}
 	}
+	for i := len(v.cfg.Devices); i < len(v.cfg.Devices)+v.cfg.Slots; i++ {
+		if err := v.mmio.Register(uint64(place(i).Base), mmioSize, mmio.Empty{}); err != nil {
+			return fmt.Errorf("attach virtio slot %d: %w", i, err)
+		}
+	}
 	return nil
+}
+
+// place is where the guest finds device i.
+func place(i int) acpi.MMIODevice {
+	return acpi.MMIODevice{Base: uint32(mmioBase + i*mmioSize), Size: mmioSize, GSI: uint32(firstGSI + i)}
 }
 
 func (v *VM) connect(w *wire, d virtio.Device) error {

@@ -93,8 +93,8 @@ func (v *VM) describe() acpi.Config {
 		ResetPort: portI8042Command, ResetValue: i8042Reset,
 		SerialPort: portSerial, SerialGSI: gsiSerial, PowerGSI: gsiPower, GenerationGSI: gsiGeneration,
 	}
-	for _, w := range v.wires {
-		c.Devices = append(c.Devices, acpi.MMIODevice{Base: uint32(w.base), Size: mmioSize, GSI: w.gsi})
+	for i := range len(v.cfg.Devices) + v.cfg.Slots {
+		c.Devices = append(c.Devices, place(i))
 	}
 	return c
 }

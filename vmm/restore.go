@@ -17,23 +17,25 @@ var ErrOtherMachine = errors.New("the saved machine is another")
 
 // Restore makes a VM that goes on where the one that m was saved of stopped, with
 // the memory that Save wrote. The Config is like that of the other VM: as much
-// memory, as many CPUs, the same kinds of devices in the same order; Kernel, Initrd
-// and Cmdline mean nothing. The file is mapped, not read, and never changed: many
+// memory, as many CPUs, the same kinds of devices in the same order, and behind them
+// new ones for the other VM's Slots, which the guest does not know yet. Kernel, Initrd,
+// Cmdline and Slots mean nothing. The file is mapped, not read, and never changed: many
 // VMs may be restored from it, and share what none of them writes to. Nothing in m
 // is trusted; what is in the memory is the guest's affair.
 //
 // On error nothing is left behind, and the Devices stay the caller's.
 func Restore(cfg Config, m *state.Machine, mem *os.File) (*VM, error) {
-	if err := cfg.check(); err != nil {
-		return nil, err
-	}
 	switch {
 	case m.Memory != cfg.Memory:
 		return nil, fmt.Errorf("%w: %d bytes of memory, not %d", ErrOtherMachine, m.Memory, cfg.Memory)
 	case len(m.CPUs) != cfg.CPUs:
 		return nil, fmt.Errorf("%w: %d CPUs, not %d", ErrOtherMachine, len(m.CPUs), cfg.CPUs)
-	case len(m.Devices) != len(cfg.Devices):
-		return nil, fmt.Errorf("%w: %d devices, not %d", ErrOtherMachine, len(m.Devices), len(cfg.Devices))
+	case m.Slots > MaxDevices || len(cfg.Devices) < len(m.Devices) || len(cfg.Devices) > len(m.Devices)+int(m.Slots):
+		return nil, fmt.Errorf("%w: %d devices and %d slots, not %d devices", ErrOtherMachine, len(m.Devices), m.Slots, len(cfg.Devices))
+	}
+	cfg.Slots = len(m.Devices) + int(m.Slots) - len(cfg.Devices)
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
 	v := blank(cfg)
 	var err error
@@ -126,18 +128,19 @@ func differs(here, saved []kvm.CPUIDEntry) string {
 	return ""
 }
 
-// setDevices restores the devices. They may interrupt the guest by now. Every
+// setDevices restores the devices that were saved. They may interrupt the guest by now. Every
 // queue is kicked: a notification that was on its way is lost.
 func (v *VM) setDevices(m *state.Machine) error {
 	if err := v.serial.SetState(m.Serial); err != nil {
 		return err
 	}
-	for i, w := range v.wires {
+	known := v.wires[:len(m.Devices)]
+	for i, w := range known {
 		if err := w.regs.Restore(&m.Devices[i]); err != nil {
 			return fmt.Errorf("restore virtio device %d (%s): %w", i, deviceName(v.cfg.Devices[i].Type()), err)
 		}
 	}
-	for _, w := range v.wires {
+	for _, w := range known {
 		for _, k := range w.kicks {
 			k.signal()
 		}

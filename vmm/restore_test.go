@@ -118,6 +118,56 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// looking is a guest that writes the device id in place i to the marks port, on and on.
+func looking(i int) program {
+	const deviceID = 8
+	p := program{}.load(mmioBase+uint32(i)*mmioSize+deviceID).then(0x66, 0xba, portMarks, 0, 0xee)
+	return p.then(0xeb, byte(-(len(p) + 2)))
+}
+
+// In a slot a guest finds nothing, until it is restored with a device there.
+func TestRestoreWithMoreDevices(t *testing.T) {
+	var marks <-chan byte
+	v := newTiny(t, looking(3), func(c *Config) {
+		marks = marked(c)
+		c.Devices, c.Slots = fewDevices(), 2
+	})
+	stop := start(t, v)
+	if id := <-marks; id != 0 {
+		t.Errorf("device %d in an empty slot", id)
+	}
+	m, f := saved(t, v)
+	stop()
+	for added, want := range []byte{0, 0, virtio.TypeEntropy} {
+		cfg := Config{Memory: 4 << 20, CPUs: 1, Devices: fewDevices()}
+		for range added {
+			cfg.Devices = append(cfg.Devices, rng.New())
+		}
+		marks := marked(&cfg)
+		clone, err := Restore(cfg, m, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := start(t, clone)
+		if id := <-marks; id != want {
+			t.Errorf("with %d devices more, device %d is in the second slot, not %d", added, id, want)
+		}
+		stop()
+		if err := clone.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, n := range []int{1, 5} {
+		cfg := Config{Memory: 4 << 20, CPUs: 1}
+		for range n {
+			cfg.Devices = append(cfg.Devices, rng.New())
+		}
+		if clone, err := Restore(cfg, m, f); !errors.Is(err, ErrOtherMachine) {
+			t.Errorf("%d devices: %v, %v", n, clone, err)
+		}
+	}
+}
+
 func TestSaveNeedsPause(t *testing.T) {
 	v := newTiny(t, marking, nil)
 	stop := start(t, v)

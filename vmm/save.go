@@ -20,7 +20,7 @@ func (v *VM) Save(memory *os.File) (*state.Machine, error) {
 	if !v.gate.held() {
 		return nil, ErrNotPaused
 	}
-	m := &state.Machine{Memory: v.cfg.Memory}
+	m := &state.Machine{Memory: v.cfg.Memory, Slots: uint32(v.cfg.Slots)}
 	v.slow.Wait()
 	for i, w := range v.wires {
 		d, err := w.regs.Save()

@@ -268,6 +268,8 @@ func TestNewRefuses(t *testing.T) {
 		{"a limit above the CPUs", Config{Kernel: good, Memory: 4 << 20, CPUs: 1, CPULimit: 1.5}, ErrConfig, "limit of 1.5"},
 		{"a negative limit", Config{Kernel: good, Memory: 4 << 20, CPUs: 1, CPULimit: -1}, ErrConfig, "limit"},
 		{"too many devices", Config{Kernel: good, Memory: 4 << 20, CPUs: 1, Devices: make([]virtio.Device, MaxDevices+1)}, ErrConfig, "devices"},
+		{"too many slots", Config{Kernel: good, Memory: 4 << 20, CPUs: 1, Slots: MaxDevices + 1}, ErrConfig, "slots"},
+		{"negative slots", Config{Kernel: good, Memory: 4 << 20, CPUs: 1, Slots: -1}, ErrConfig, "slots"},
 		{"long command line", Config{Kernel: good, Memory: 4 << 20, CPUs: 1, Cmdline: strings.Repeat("x", 5000)}, boot.ErrCmdline, "5000"},
 		{"newline in command line", Config{Kernel: good, Memory: 4 << 20, CPUs: 1, Cmdline: "a\nb"}, boot.ErrCmdline, "byte 1"},
 	} {

@@ -145,4 +145,6 @@ type Execute struct {
 	// there are none and the host has v2 only, CgroupUnified shows that.
 	CgroupMounts  []string `json:"cgroup_mounts"`
 	CgroupUnified bool     `json:"cgroup_unified"`
+	// Join are namespaces to enter first, of a container that is there already.
+	Join []Join `json:"join,omitempty"`
 }

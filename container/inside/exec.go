@@ -14,8 +14,9 @@ import (
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
-// execMain turns the calling process, a child of init in a session of its own,
-// into the workload. It returns only when it could not.
+// execMain turns the calling process, in a session of its own, into the workload,
+// as a child of init, or into a further command of a container that runs. It
+// returns only when it could not.
 func execMain(c handshake.Conn) error {
 	m, err := c.Expect(handshake.KindExecute)
 	if err != nil || m.Execute == nil {
@@ -29,7 +30,8 @@ func execMain(c handshake.Conn) error {
 		name string
 		run  func() error
 	}{
-		{"open the terminal", func() error { return openTerminal(c, e.Spec, true) }},
+		{"enter the container", func() error { return join(e.Join) }},
+		{"open the terminal", func() error { return openTerminal(c, e.Spec, len(e.Join) == 0) }},
 		{"enter the cgroup namespace", func() error { return enterCgroups(e) }},
 		{"make a session keyring", newKeyring},
 		{"reset the signals", defaultSignals},

@@ -49,7 +49,7 @@ func ociMain(c handshake.Conn) error {
 	o := &oci{plan: m.Plan, conn: c}
 	unix.Umask(0)
 	steps := []ociStep{
-		{"enter the namespaces", o.join},
+		{"enter the namespaces", func() error { return join(o.plan.Join) }},
 		{"enter the cgroup", o.enterCgroup},
 	}
 	if m.Plan.Files != nil {
@@ -86,14 +86,14 @@ type ociStep struct {
 
 // join enters existing namespaces (setns(2)). A mount namespace comes with its
 // root directory, which threads share: this one takes its own.
-func (o *oci) join() error {
-	if len(o.plan.Join) > 0 {
+func join(list []handshake.Join) error {
+	if len(list) > 0 {
 		// The processes there must not look into this one (CVE-2016-9962).
 		if err := confine.Undumpable(); err != nil {
 			return err
 		}
 	}
-	for _, j := range o.plan.Join {
+	for _, j := range list {
 		if j.Type == unix.CLONE_NEWNS {
 			if err := unix.Unshare(unix.CLONE_FS); err != nil {
 				return fmt.Errorf("unshare the root directory: %w", err)

@@ -10,6 +10,10 @@
 // workload as a child in its own session; carry its streams and signals; report
 // how it ended; power off.
 //
+// A machine that is to be saved does all of it that no run decides about first, and
+// goes on from the streams when it is restored: snapshot.go, and slots.go for the
+// devices that only the clone has.
+//
 // The agent trusts the host, which made it. It does not protect itself from the
 // workload: root in the guest owns the guest's kernel anyway, and what comes out
 // of a guest is the host's to distrust. For the same reason a microVM's /proc

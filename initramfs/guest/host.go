@@ -1,10 +1,14 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
 )
@@ -38,12 +42,11 @@ func startOutput(from, to *os.File) *output {
 		buf := make([]byte, 64<<10)
 		for {
 			n, err := from.Read(buf)
-			if n > 0 {
-				w, werr := to.Write(buf[:n])
-				o.sent.Add(uint64(w))
-				if werr != nil {
-					return
-				}
+			if n > 0 && !o.pass(to, buf[:n]) {
+				return
+			}
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				o.rest(to, buf)
 			}
 			if err != nil { // EOF, or EIO from a pty without a slave
 				return
@@ -51,6 +54,34 @@ func startOutput(from, to *os.File) *output {
 		}
 	}()
 	return o
+}
+
+func (o *output) pass(to *os.File, data []byte) bool {
+	n, err := to.Write(data)
+	o.sent.Add(uint64(n))
+	return err == nil
+}
+
+// settle has the copying end once what was written so far is passed on.
+func (o *output) settle() { _ = o.from.SetReadDeadline(time.Unix(1, 0)) }
+
+// rest passes on what can be read without waiting.
+func (o *output) rest(to *os.File, buf []byte) {
+	raw, err := o.from.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		for {
+			n, err := unix.Read(int(fd), buf)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if n <= 0 || !o.pass(to, buf[:n]) {
+				return
+			}
+		}
+	})
 }
 
 // input copies what the host sends to the workload's stdin.

@@ -19,10 +19,7 @@ import (
 const netClass = "/sys/class/net"
 
 // networkUp loads the driver and sets the interface up, if there is to be one.
-// It runs while the initramfs is the root.
-//
-// The driver of a restored machine read the address from the device it was saved
-// with; the clone's own is set then.
+// It runs while the initramfs is the root, but in a restored machine.
 func networkUp(n *agentproto.Network, saved *stage) error {
 	if n == nil {
 		return nil
@@ -30,15 +27,11 @@ func networkUp(n *agentproto.Network, saved *stage) error {
 	if err := saved.load("virtio_net"); err != nil {
 		return err
 	}
-	mac := n.MAC
-	if saved != nil {
-		mac = "" // not yet the interface's
-	}
-	name, err := findInterface(netClass, mac)
+	name, err := findInterface(netClass, n.MAC)
 	if err != nil {
 		return fmt.Errorf("set up the network: %w", err)
 	}
-	if err := configure(netClass, name, n, saved != nil); err != nil {
+	if err := configure(netClass, name, n); err != nil {
 		return fmt.Errorf("set up %s: %w", name, err)
 	}
 	return nil
@@ -76,8 +69,8 @@ func findInterface(class, mac string) (string, error) {
 }
 
 // configure gives the interface its addresses and routes and waits for its
-// carrier. With setMAC it gets n's hardware address first.
-func configure(class, name string, n *agentproto.Network, setMAC bool) error {
+// carrier.
+func configure(class, name string, n *agentproto.Network) error {
 	raw, err := os.ReadFile(filepath.Join(class, name, "ifindex"))
 	if err != nil {
 		return err
@@ -91,11 +84,6 @@ func configure(class, name string, n *agentproto.Network, setMAC bool) error {
 		return err
 	}
 	defer link.close()
-	if setMAC && n.MAC != "" {
-		if err := link.setMAC(uint32(index), n.MAC); err != nil {
-			return err
-		}
-	}
 	if err := link.configure(uint32(index), n); err != nil {
 		return err
 	}

@@ -2,11 +2,9 @@ package main
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -44,18 +42,6 @@ func (l *routeLink) configure(index uint32, n *agentproto.Network) error {
 		if err := l.do(unix.RTM_NEWROUTE, routeBody(index, g, onLink(g, n))); err != nil {
 			return fmt.Errorf("add default route by %s: %w", g, err)
 		}
-	}
-	return nil
-}
-
-// setMAC sets the hardware address of an interface that is down.
-func (l *routeLink) setMAC(index uint32, mac string) error {
-	address, err := hex.DecodeString(strings.ReplaceAll(mac, ":", ""))
-	if err == nil {
-		err = l.do(unix.RTM_NEWLINK, macBody(index, address))
-	}
-	if err != nil {
-		return fmt.Errorf("set its address to %s: %w", mac, err)
 	}
 	return nil
 }
@@ -142,14 +128,6 @@ func linkBody(index uint32, mtu int) []byte {
 		p = attribute(p, unix.IFLA_MTU, le.AppendUint32(nil, uint32(mtu)))
 	}
 	return p
-}
-
-// macBody is a struct ifinfomsg that changes the hardware address and no flags.
-func macBody(index uint32, mac []byte) []byte {
-	p := []byte{unix.AF_UNSPEC, 0, 0, 0}
-	p = le.AppendUint32(p, index)
-	p = le.AppendUint64(p, 0) // flags, and which of them
-	return attribute(p, unix.IFLA_ADDRESS, mac)
 }
 
 // addressBody is a struct ifaddrmsg. An IPv6 address is used at once, without a

@@ -127,7 +127,7 @@ func (s *stage) enterRoot(device string) (*os.Root, error) {
 }
 
 // becomeClone gives a restored machine what it must not share with others of its
-// snapshot, its random numbers first.
+// snapshot, its random numbers first, and what it alone has.
 func becomeClone(start *agentproto.Start, saved *stage) error {
 	switch {
 	case saved == nil && start.Clone == nil:
@@ -141,7 +141,7 @@ func becomeClone(start *agentproto.Start, saved *stage) error {
 	if err := renewMachineID("/etc/machine-id", start.Clone.MachineID); err != nil {
 		return fmt.Errorf("renew the machine id: %w", err)
 	}
-	return nil
+	return devicesUp(start)
 }
 
 // reseed makes the kernel's random numbers from entropy and what it had: random(4).

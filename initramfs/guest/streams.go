@@ -92,8 +92,7 @@ func limit(res workload.Resources) (*os.File, error) {
 	if res.Pids <= 0 {
 		return nil, nil
 	}
-	const root = "/sys/fs/cgroup"
-	dir := filepath.Join(root, "workload")
+	root, dir := filepath.Dir(workloadGroup), workloadGroup
 	if err := os.WriteFile(root+"/cgroup.subtree_control", []byte("+pids"), 0); err != nil {
 		return nil, fmt.Errorf("limit the workload: %w", err)
 	}
@@ -103,5 +102,16 @@ func limit(res workload.Resources) (*os.File, error) {
 	if err := os.WriteFile(dir+"/pids.max", strconv.AppendInt(nil, res.Pids, 10), 0); err != nil {
 		return nil, fmt.Errorf("limit the workload: %w", err)
 	}
-	return os.Open(dir)
+	return limited(res)
+}
+
+// workloadGroup is the cgroup of a workload with a limit on processes.
+const workloadGroup = "/sys/fs/cgroup/workload"
+
+// limited opens the cgroup that limit made; nil when there is none.
+func limited(res workload.Resources) (*os.File, error) {
+	if res.Pids <= 0 {
+		return nil, nil
+	}
+	return os.Open(workloadGroup)
 }

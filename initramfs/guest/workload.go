@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -47,9 +48,10 @@ func serve(h *host, l links, start *agentproto.Start, saved *stage) error {
 	if err != nil {
 		return fail("prepare the command", err)
 	}
-	w := new(running)
+	kids := new(children)
+	w := &running{kids: kids}
 	if exit == nil {
-		w, exit, err = startWorkload(&start.Spec, path, l)
+		w, exit, err = startWorkload(&start.Spec, path, l, kids)
 	}
 	if err != nil {
 		return fail("start the command", err)
@@ -57,6 +59,11 @@ func serve(h *host, l links, start *agentproto.Start, saved *stage) error {
 	if exit != nil {
 		go w.obey(h)
 		return finish(h, l, files, &agentproto.Exit{Exit: *exit})
+	}
+	if l[agentproto.Return] == nil { // not in the lab
+		if err := (&commands{kids: kids, limits: start.Spec.Resources}).listen(); err != nil {
+			return fail("start the command", err)
+		}
 	}
 	if err := h.send(&agentproto.Message{Type: agentproto.Started, PID: w.pid}); err != nil {
 		return err
@@ -151,17 +158,34 @@ func prepareCommand(spec *workload.Spec) (string, *workload.Exit, error) {
 	return path, nil, nil
 }
 
-// running is the workload's process and its streams.
+// running is a process of the workload's, the first or a further command, and its
+// streams.
 type running struct {
 	pid            int
+	kids           *children
+	ended          <-chan syscall.WaitStatus
 	stdin          *input
 	stdout, stderr *output
 	terminal       *os.File // the pty's master; nil without a TTY
 	oomBefore      uint64
 }
 
-func startWorkload(spec *workload.Spec, path string, l links) (*running, *workload.Exit, error) {
-	r := &running{oomBefore: oomKills()}
+func startWorkload(spec *workload.Spec, path string, l links, kids *children) (*running, *workload.Exit, error) {
+	group, err := limit(spec.Resources)
+	if err != nil {
+		return nil, nil, err
+	}
+	step("start the command")
+	mark(agentproto.MarkWorkload)
+	return startProcess(spec, path, l, group, kids)
+}
+
+// startProcess starts a command in group, which it closes; nil is none.
+func startProcess(spec *workload.Spec, path string, l links, group *os.File, kids *children) (*running, *workload.Exit, error) {
+	if group != nil {
+		defer func() { _ = group.Close() }()
+	}
+	r := &running{oomBefore: oomKills(), kids: kids}
 	child, err := r.streams(spec, l)
 	if err != nil {
 		return nil, nil, err
@@ -176,22 +200,17 @@ func startWorkload(spec *workload.Spec, path string, l links) (*running, *worklo
 	for _, f := range child {
 		attr.Files = append(attr.Files, f.Fd())
 	}
-	group, err := limit(spec.Resources)
-	if err != nil {
-		return nil, nil, err
-	}
 	if group != nil {
-		defer func() { _ = group.Close() }()
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
 	}
-	step("start the command")
-	mark(agentproto.MarkWorkload)
-	pid, err := syscall.ForkExec(path, spec.Argv, attr)
+	r.pid, r.ended, err = kids.start(func() (int, error) { return syscall.ForkExec(path, spec.Argv, attr) })
 	runtime.KeepAlive(child)
+	if errors.Is(err, errEnded) {
+		return r, nil, err
+	}
 	if err != nil {
 		return r, launch.ExecFailed(spec.Argv[0], err), nil
 	}
-	r.pid = pid
 	return r, nil, nil
 }
 
@@ -206,9 +225,7 @@ func (r *running) obey(h *host) {
 		}
 		switch m.Type {
 		case agentproto.Signal:
-			if r.pid > 0 {
-				_ = unix.Kill(r.pid, unix.Signal(m.Signal)) // it may be gone already
-			}
+			r.kids.signal(r.pid, unix.Signal(m.Signal))
 		case agentproto.Resize:
 			r.resize(*m.Size)
 		case agentproto.StdinEOF:
@@ -238,23 +255,24 @@ func (r *running) close(stream string) {
 
 // wait reaps until the workload and everything it started is gone.
 func (r *running) wait() *agentproto.Exit {
-	var exit agentproto.Exit
-	for {
-		var ws syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &ws, 0, nil)
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil { // ECHILD: nobody is left
-			break
-		}
-		if pid == r.pid {
-			exit.Exit = r.exitOf(ws)
-			// As in a PID namespace, nothing outlives the workload. PID 1 and
-			// kernel threads are spared (kill(2)).
-			_ = unix.Kill(-1, unix.SIGKILL)
-		}
+	r.kids.reap(r.pid)
+	return r.report(r.exitOf(<-r.ended))
+}
+
+// settle waits for the end of the command, and for what it has written: others
+// that write to its streams may go on, but nobody listens to them any more.
+func (r *running) settle() *agentproto.Exit {
+	exit := r.exitOf(<-r.ended)
+	r.stdout.settle()
+	if r.stderr != nil {
+		r.stderr.settle()
 	}
+	return r.report(exit)
+}
+
+// report waits until the streams are drained.
+func (r *running) report(e workload.Exit) *agentproto.Exit {
+	exit := agentproto.Exit{Exit: e}
 	<-r.stdout.done
 	exit.StdoutBytes = r.stdout.sent.Load()
 	if r.stderr != nil {

@@ -21,6 +21,10 @@
 //
 // The agent powers the machine off when the control stream ends.
 //
+// Further commands in a running machine are sessions of their own, over streams
+// that the host opens (ExecPort): hello, start, started, and so on, with the same
+// messages. The end of such a control stream kills that command only.
+//
 // A machine that is to be saved as a snapshot (SnapshotKey) has no stream when it is:
 // the agent does all that does not depend on a run, asks by a mark to be saved, and
 // opens its streams when it is restored. Its hello says restored, and Start.Clone has

@@ -14,7 +14,7 @@ import (
 
 // Version is the protocol's version; agent and host are built together, so
 // they must be equal.
-const Version = 1
+const Version = 2
 
 // Type says what a Message is.
 type Type string
@@ -34,6 +34,8 @@ const (
 	StdinEOF Type = "stdin_eof" // host: Bytes sent on stdin before it
 	Closed   Type = "closed"    // host: Stream ("stdout" or "stderr") is read no more
 
+	Attach Type = "attach" // host, first on a stream of its own: Session, Stream; see ExecPort
+
 	Pulse Type = "pulse" // host: interrupt every CPU; agent: done; see Session.Pulse
 )
 
@@ -48,6 +50,7 @@ type Message struct {
 	Error    string            `json:"error,omitempty"`
 	Bytes    uint64            `json:"bytes,omitempty"`
 	Stream   string            `json:"stream,omitempty"`
+	Session  string            `json:"session,omitempty"`
 	Text     string            `json:"text,omitempty"`
 	Signal   int               `json:"signal,omitempty"`
 	Size     *workload.WinSize `json:"size,omitempty"`
@@ -237,6 +240,9 @@ func (m *Message) fromHost() error {
 		ok = m.Size != nil
 	case Closed:
 		ok = m.Stream == Stdout.Name() || m.Stream == Stderr.Name()
+	case Attach:
+		_, known := PortNamed(m.Stream)
+		ok = known && m.Session != "" && len(m.Session) <= maxSessionID
 	case StdinEOF, Pulse:
 		ok = true
 	default:
@@ -268,6 +274,25 @@ func (p Port) Name() string { return portNames[p] }
 
 // Serial is the name of the stream's virtio-serial port (virtio 1.2, 5.3.6.2).
 func (p Port) Serial() string { return "duplex." + portNames[p] }
+
+// PortNamed is the stream of that Name.
+func PortNamed(name string) (Port, bool) {
+	i := slices.Index(portNames[:], name)
+	return Port(i), i >= 0
+}
+
+// ExecPorts are the streams of a further command, see ExecPort.
+var ExecPorts = []Port{Control, Stdin, Stdout, Stderr}
+
+// ExecPort is the AF_VSOCK port that the agent of a microVM listens on while its
+// workload runs. The host opens a stream there for each of ExecPorts, which
+// begins with Attach: those that name the same session belong together. From
+// then on they are as a machine's own, hello first, and Start.Spec is a further
+// command for the running machine. The end of Control kills it.
+const ExecPort = 1030
+
+// maxSessionID bounds a session's name, in bytes.
+const maxSessionID = 64
 
 // Vsock is the stream's AF_VSOCK port on the host, which the agent connects to.
 func (p Port) Vsock() uint32 { return 1024 + uint32(p) }

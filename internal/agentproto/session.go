@@ -43,6 +43,8 @@ type Session struct {
 	// interrupt (see package lab): the next one makes up for it. A machine that
 	// does not answer for stillLimit is given up with ErrStill.
 	Pulse time.Duration
+	// OnStarted is called when the workload runs; may be nil.
+	OnStarted func()
 	// OnHello is called when the agent says hello; may be nil.
 	OnHello func()
 	// OnLog gets the kernel's log in parts, at most MaxLog bytes, when it was asked
@@ -132,6 +134,9 @@ func (s *Session) run(ctx context.Context, signals <-chan workload.Signal) (*Mes
 	if err == nil && exit == nil && m.Type == Started {
 		s.Recorder.Stamp(workload.PhaseWorkload) // where there is a mark, it came first
 		go s.forward(ctx, s.early, signals)
+		if s.OnStarted != nil {
+			s.OnStarted()
+		}
 		if s.Pulse > 0 {
 			go s.pulse(ctx)
 		}

@@ -35,6 +35,10 @@ type app struct {
 	signal *atomic.Int32
 	// stopSignals ends the default handling of signals; idempotent.
 	stopSignals func()
+	// finish prints an error, once, and returns the exit status.
+	finish func(error) int
+	// tracked is the run of this process, if it is one that others see.
+	tracked *tracked
 }
 
 // commands is the table, in the order help prints it.
@@ -42,6 +46,16 @@ func commands() []command {
 	return []command{
 		doctorCommand,
 		runCommand,
+		execCommand,
+		psCommand,
+		logsCommand,
+		attachCommand,
+		stopCommand,
+		killCommand,
+		waitCommand,
+		rmCommand,
+		statsCommand,
+		inspectCommand,
 		compareCommand,
 		bootReportCommand,
 		bootCommand,
@@ -75,10 +89,11 @@ func Main(argv []string, stdin *os.File, stdout, stderr io.Writer) int {
 	microvm.UserNetworks.New, microvm.UserNetworks.Plan = userNetwork, userNetworkPlan
 	var signals cmdline.Signals
 	a := &app{in: stdin, out: stdout, err: stderr, signal: &signals.Number, stopSignals: signals.Stop}
+	a.finish = func(err error) int { return signals.Finish(stderr, err) }
 	ctx, stop := signals.Notify() // `run` takes the signals over itself
 	defer stop()
 	err := a.dispatch(ctx, argv[1:])
-	return signals.Finish(stderr, err)
+	return a.finish(err)
 }
 
 func (a *app) dispatch(ctx context.Context, args []string) error {

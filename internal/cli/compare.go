@@ -57,7 +57,7 @@ func (f *compareFlags) register(fs *pflag.FlagSet) {
 	fs.IntVarP(&f.n, "runs", "n", 10, "`N` samples of each side")
 	fs.IntVar(&f.warmup, "warmup", 1, "`N` runs of each side before them, thrown away")
 	fs.Uint64Var(&f.seed, "seed", 0, "seed `N` of the order and the statistics; 0 draws one")
-	fs.StringSliceVar(&f.sides, "isolation", nil, "two or three `KINDS` to compare, of vm, vm-warm (restored from a snapshot) and container; twice the same shows the noise (A/A) (default vm,vm-warm,container; with --volume vm,container)")
+	fs.StringSliceVar(&f.sides, "isolation", nil, "two or three `KINDS` to compare, of vm, vm-warm (restored from a snapshot) and container; twice the same shows the noise (A/A) (default vm,vm-warm,container)")
 	fs.BoolVar(&f.json, "json", false, "print the whole document as JSON instead of tables")
 	fs.StringVar(&f.output, "output", "", "also write the JSON document to `FILE`")
 	fs.BoolVar(&f.noProbe, "no-probe", false, "leave the isolation part out")
@@ -73,9 +73,6 @@ func (f *compareFlags) register(fs *pflag.FlagSet) {
 
 // columns are the sides to compare: those asked for, or all that are possible.
 func (f *compareFlags) columns(a *app) ([]compare.Column, error) {
-	if f.sides == nil && len(f.volumes) > 0 {
-		return []compare.Column{compare.VM, compare.Container}, nil
-	}
 	if f.sides == nil {
 		return []compare.Column{compare.VM, compare.WarmVM, compare.Container}, nil
 	}
@@ -85,11 +82,8 @@ func (f *compareFlags) columns(a *app) ([]compare.Column, error) {
 	var sides []compare.Column
 	for _, s := range f.sides {
 		c := compare.Column(s)
-		switch {
-		case !c.Valid():
+		if !c.Valid() {
 			return nil, a.usage("--isolation: %q: want vm, vm-warm or container", s)
-		case c == compare.WarmVM && len(f.volumes) > 0:
-			return nil, a.usage("--isolation=vm-warm and --volume exclude each other so far: volumes are devices, and those of a snapshot are fixed")
 		}
 		sides = append(sides, c)
 	}

@@ -16,8 +16,8 @@ import (
 
 var kernelCommand = command{
 	name:    "kernel",
-	args:    "fetch|build|ls|inspect",
-	summary: "Fetch, build, list and inspect guest kernels",
+	args:    "fetch|build|ls|inspect|rm",
+	summary: "Fetch, build, list, inspect and remove guest kernels",
 	run: func(ctx context.Context, a *app, args []string) error {
 		return a.group(ctx, kernelCommands, args)
 	},
@@ -28,6 +28,7 @@ var kernelCommands = []command{
 	{name: "build", summary: "Build a guest kernel with everything built in", run: runKernelBuild},
 	{name: "ls", summary: "List the kernels, the default first", run: runKernelLs},
 	{name: "inspect", args: "[NAME|FILE]", summary: "Say what a kernel is and what it lacks", run: runKernelInspect},
+	{name: "rm", args: "NAME...", summary: "Remove kernels", run: runKernelRm},
 }
 
 func runKernelFetch(ctx context.Context, a *app, args []string) error {
@@ -105,12 +106,11 @@ func runKernelLs(_ context.Context, a *app, args []string) error {
 		}
 		return printJSON(a.out, list)
 	case *quiet:
+		var names []string
 		for _, k := range list {
-			if _, err := fmt.Fprintln(a.out, k.Name); err != nil {
-				return err
-			}
+			names = append(names, k.Name)
 		}
-		return nil
+		return printNames(a.out, names, false)
 	}
 	return printKernels(a.out, list)
 }

@@ -3,7 +3,9 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,6 +113,8 @@ func TestKernelCommands(t *testing.T) {
 		{"kernel build extra", 125, "", "unexpected argument"},
 		{"kernel build --jobs=-1", 125, "", "negative"},
 		{"kernel build --config /nonexistent", 125, "", "/nonexistent"},
+		{"kernel rm", 125, "", "which kernel?"},
+		{"kernel rm no-such", 125, "", "duplex kernel ls"},
 		{"kernel inspect", 125, "", "duplex kernel fetch"},
 		{"kernel inspect no-such", 125, "", "duplex kernel ls"},
 		{"kernel inspect a b", 125, "", "unexpected argument"},
@@ -120,6 +124,38 @@ func TestKernelCommands(t *testing.T) {
 		status := Main(strings.Fields("duplex "+c.args), nil, &out, &errOut)
 		if status != c.status || !strings.Contains(out.String(), c.out) || !strings.Contains(errOut.String(), c.errOut) {
 			t.Errorf("%s: status %d\nout: %s\nerr: %s", c.args, status, &out, &errOut)
+		}
+	}
+}
+
+// Kernels are removed by their whole names, the default only by force.
+func TestKernelRm(t *testing.T) {
+	t.Setenv("DUPLEX_CACHE", t.TempDir())
+	for name, built := range map[string]bool{"6.1.0-9-cloud_6.1.1": false, "6.1.0-10-cloud_6.1.2": false, "minimal-6.12.1_0123": true} {
+		dir := filepath.Join(os.Getenv("DUPLEX_CACHE"), "kernels", name)
+		image := map[bool]string{true: "vmlinux", false: "vmlinuz"}[built]
+		err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, image), nil, 0o600),
+			os.WriteFile(filepath.Join(dir, "kernel.json"), fmt.Appendf(nil, `{"release": %q, "built": %v}`, name, built), 0o600))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		args        string
+		status      int
+		out, errOut string
+	}{
+		{"rm minimal", 125, "", "give the whole name"},
+		{"rm 6.1.0-10-cloud_6.1.2", 125, "", "it is the default"},
+		{"rm minimal-6.12.1_0123 gone 6.1.0-9-cloud_6.1.1", 125, "minimal-6.12.1_0123\n6.1.0-9-cloud_6.1.1\n", "remove the kernel gone: "},
+		{"ls -q", 0, "6.1.0-10-cloud_6.1.2\n", ""},
+		{"rm --force --json 6.1.0-10-cloud_6.1.2", 0, "[\n  \"6.1.0-10-cloud_6.1.2\"\n]\n", ""},
+		{"ls -q", 0, "", ""},
+	} {
+		var out, errOut bytes.Buffer
+		status := Main(strings.Fields("duplex kernel "+c.args), nil, &out, &errOut)
+		if status != c.status || out.String() != c.out || !strings.Contains(errOut.String(), c.errOut) {
+			t.Errorf("%s: status %d, %q, %q", c.args, status, &out, &errOut)
 		}
 	}
 }

@@ -42,6 +42,8 @@ type labJob struct {
 	opts  *runOptions
 	// extra are further arguments put before those given.
 	extra []string
+	// last are flags put after those given, which they override.
+	last []string
 	// output are files that the command writes; "" is none.
 	output []string
 	// carry are further files the command names.
@@ -127,7 +129,7 @@ func (j labJob) argv(exe, digest string, g guest) []string {
 		cmd = j.fs.Args()[1:]
 	}
 	return slices.Concat([]string{exe}, strings.Fields(j.fs.Name()), j.extra, flags,
-		[]string{"--lab=never", "--kernel=" + g.kernel, "--initrd=" + g.initrd, digest}, cmd)
+		j.last, []string{"--lab=never", "--kernel=" + g.kernel, "--initrd=" + g.initrd, digest}, cmd)
 }
 
 // env hands over the caller's variables that -e and --env-file may ask for.

@@ -33,6 +33,7 @@ type runOptions struct {
 	entrypoint    string
 	kernel        string
 	name          string
+	id            string // "" makes one
 	lab           string
 	noJail        bool
 	initrd        string // with kernel a vmlinux: what the host prepared for the lab
@@ -156,7 +157,7 @@ func (o *runOptions) spec(a *app, fs *pflag.FlagSet, img imageConfig, cmd []stri
 	if err != nil {
 		return workload.Spec{}, err
 	}
-	id := newID()
+	id := firstOf(o.id, newID())
 	s := workload.Spec{
 		ID: id, Name: o.name, Argv: argv, User: user, Hostname: o.hostname,
 		Cwd:       firstOf(o.workdir, img.WorkingDir, "/"),

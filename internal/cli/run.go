@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/internal/embedded"
 	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/internal/runs"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/microvm"
 )
@@ -31,6 +33,8 @@ type runFlags struct {
 	warm          bool
 	network       string
 	publish       []string
+	detach        bool
+	remove        bool
 	trace         string
 	// For duplex's own use: compare reads the report, and runs its probe.
 	reportFD int
@@ -39,6 +43,8 @@ type runFlags struct {
 	// killed once it has written something.
 	bootLog     string
 	untilOutput bool
+	// Of a process that detachRun has started: its first descriptor.
+	detached int
 }
 
 func (f *runFlags) register(fs *pflag.FlagSet) {
@@ -47,6 +53,8 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.isolation, "isolation", string(workload.VM), "`KIND` of isolation: vm or container")
 	fs.BoolVarP(&f.interactive, "interactive", "i", false, "keep stdin open; without it the command reads end of file")
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
+	fs.BoolVarP(&f.detach, "detach", "d", false, "run in the background and print the run's id; see 'duplex ps'")
+	fs.BoolVar(&f.remove, "rm", false, "forget a detached run when it ends; one in the foreground leaves nothing anyway")
 	fs.BoolVar(&f.warm, "warm", false, "restore a booted microVM from a snapshot, which the first such run makes; see 'duplex snapshot'")
 	f.runOptions.register(fs)
 	fs.StringVar(&f.network, "network", "none", "network of a microVM: none, user, or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP]; mac=ADDRESS")
@@ -56,7 +64,9 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.probe, "probe", false, "")
 	fs.StringVar(&f.bootLog, "boot-log", "", "")
 	fs.BoolVar(&f.untilOutput, "until-output", false, "")
-	for _, own := range []string{"report-fd", "probe", "boot-log", "until-output"} {
+	fs.IntVar(&f.detached, "detached-fd", 0, "")
+	fs.StringVar(&f.id, "run-id", "", "")
+	for _, own := range []string{"report-fd", "probe", "boot-log", "until-output", "detached-fd", "run-id"} {
 		_ = fs.MarkHidden(own)
 	}
 }
@@ -132,8 +142,40 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 		return none, err
 	}
 	a.sweep()
+	if f.detach && f.detached == 0 {
+		return none, f.detachRun(ctx, a, fs, args, iso)
+	}
+	if f.id == "" {
+		f.id = newID()
+	}
+	if a.tracked, err = f.track(a, iso, fs.Arg(0)); err != nil {
+		return none, err
+	}
+	exit, err := f.runHere(ctx, a, fs, args, iso, nic, rec)
+	a.tracked.end(endOf(exit, err))
+	return exit, err
+}
+
+// endOf makes an exit of an error that is only its status.
+func endOf(exit workload.Exit, err error) (workload.Exit, error) {
+	var status statusError
+	if errors.As(err, &status) {
+		return workload.Exit{Code: int(status)}, nil
+	}
+	return exit, err
+}
+
+// runHere runs in this process, or in a lab machine of it.
+func (f *runFlags) runHere(ctx context.Context, a *app, fs *pflag.FlagSet, args []string, iso workload.Isolation, nic *microvm.Network, rec *workload.Recorder) (workload.Exit, error) {
+	var none workload.Exit
 	if a.labFor(f.lab, iso == workload.VM) != "" {
-		return none, a.runInLab(ctx, labJob{fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions, output: []string{f.trace, f.bootLog}})
+		if err := a.tracked.inLab(fs.Args()[1:]); err != nil {
+			return none, err
+		}
+		return none, a.runInLab(ctx, labJob{
+			fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions, output: []string{f.trace, f.bootLog},
+			last: []string{"--detach=false", "--detached-fd=0", "--run-id="},
+		})
 	}
 	runner, spec, err := f.prepare(ctx, a, fs, iso, nic, rec)
 	if err != nil {
@@ -176,6 +218,9 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 		return nil, none, err
 	}
 	spec.Rootfs = img.Rootfs()
+	if err := a.tracked.describe(spec, img.User); err != nil {
+		return nil, none, err
+	}
 	if f.probe {
 		if err := addProbe(&spec); err != nil {
 			return nil, none, err
@@ -202,17 +247,10 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	return r, spec, err
 }
 
-// checkWarm refuses what a machine that is restored cannot have.
+// checkWarm refuses --warm where nothing is booted.
 func (f *runFlags) checkWarm(a *app, iso workload.Isolation) error {
-	switch {
-	case !f.warm:
-		return nil
-	case iso != workload.VM:
+	if f.warm && iso != workload.VM {
 		return a.usage("--warm is for microVMs")
-	case len(f.volumes) > 0:
-		return a.usage("--warm and --volume exclude each other so far: volumes are devices, and those of a snapshot are fixed")
-	case f.network != "none":
-		return a.usage("--warm and --network exclude each other so far: a network is a device, and those of a snapshot are fixed")
 	}
 	return nil
 }
@@ -280,7 +318,8 @@ func writeReport(fd int, rec *workload.Recorder, exit workload.Exit, err error) 
 // sweep removes what killed runs left. It is no reason to fail: what could not
 // be removed now is tried again by the next run.
 func (a *app) sweep() {
-	if _, err := hostdir.Sweep(); err != nil {
+	_, err := hostdir.Sweep()
+	if err = errors.Join(err, runs.Sweep()); err != nil {
 		_, _ = fmt.Fprintf(a.err, "duplex: cleaning up after killed runs: %v\n", err)
 	}
 }

@@ -41,15 +41,25 @@ func (a *app) newSession(parent context.Context, s *workload.Spec, rec *workload
 	if s.Interactive {
 		se.stdio.In = a.in
 	}
-	if s.TTY {
+	if s.TTY && !a.isDetached() {
 		if err := se.terminal(a, s); err != nil {
 			se.close()
 			return nil, err
 		}
 	}
+	if s.TTY && a.isDetached() {
+		s.Size = workload.WinSize{Rows: 24, Cols: 80} // until somebody attaches
+	}
 	se.signals(a, rec)
+	if err := a.tracked.begin(se, s.Interactive); err != nil {
+		se.close()
+		return nil, err
+	}
 	return se, nil
 }
+
+// isDetached says whether the run has no terminal of its caller's.
+func (a *app) isDetached() bool { return a.tracked != nil && a.tracked.record.Detached }
 
 func (se *session) terminal(a *app, s *workload.Spec) error {
 	fd := int(a.in.Fd())

@@ -20,7 +20,7 @@ import (
 
 var snapshotCommand = command{
 	name:    "snapshot",
-	args:    "create|ls|inspect|rm",
+	args:    "create|ls|inspect|rm|prune",
 	summary: "Save booted microVMs, for 'run --warm' to start from",
 	run: func(ctx context.Context, a *app, args []string) error {
 		return a.group(ctx, snapshotCommands, args)
@@ -33,6 +33,7 @@ var snapshotCommands = []command{
 	{name: "ls", summary: "List the snapshots", run: runSnapshotLs},
 	{name: "inspect", args: "NAME", summary: "Say what a snapshot was made of, and check its files", run: runSnapshotInspect},
 	{name: "rm", args: "NAME...", summary: "Remove snapshots", run: runSnapshotRm},
+	{name: "prune", summary: "Remove snapshots that cannot be used any more, and leftovers", run: runSnapshotPrune},
 }
 
 func snapshotRoot() (string, error) {
@@ -101,7 +102,11 @@ func (a *app) createSnapshot(ctx context.Context, r microvm.Runner, spec workloa
 	p := a.progress()
 	defer p.done()
 	p.update("snapshot: booting a microVM to save it", -1)
-	return r.CreateSnapshot(ctx, spec, root)
+	dir, err := r.CreateSnapshot(ctx, spec, root)
+	if err == nil { // what cannot be used any more makes room; it is no reason to fail
+		_, _ = snapshot.Prune(root, r.Version, false)
+	}
+	return dir, err
 }
 
 // warm opens the snapshot for spec, and makes it when there is none that can be
@@ -172,12 +177,11 @@ func runSnapshotLs(_ context.Context, a *app, args []string) error {
 		}
 		return printJSON(a.out, out)
 	case *quiet:
+		var names []string
 		for _, l := range list {
-			if _, err := fmt.Fprintln(a.out, l.Name); err != nil {
-				return err
-			}
+			names = append(names, l.Name)
 		}
-		return nil
+		return printNames(a.out, names, false)
 	}
 	return printSnapshots(a.out, list)
 }
@@ -191,8 +195,12 @@ func printSnapshots(w io.Writer, list []snapshot.Listed) error {
 			continue
 		}
 		k := l.Meta.Key
-		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%s\t%s\n", l.Name, printable(short(k.Image)), units.BytesSize(float64(k.Memory)), k.CPUs,
-			units.BytesSize(float64(l.Meta.Memory.Data)), l.Meta.Made.Local().Format("2006-01-02 15:04"))
+		stale := ""
+		if k.Stale(version()) != nil {
+			stale = " (stale)"
+		}
+		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%s\t%s%s\n", l.Name, printable(short(k.Image)), units.BytesSize(float64(k.Memory)), k.CPUs,
+			units.BytesSize(float64(l.Meta.Memory.Data)), l.Meta.Made.Local().Format("2006-01-02 15:04"), stale)
 	}
 	return tw.Flush()
 }
@@ -286,4 +294,38 @@ func runSnapshotRm(_ context.Context, a *app, args []string) error {
 		}
 	}
 	return errs
+}
+
+func runSnapshotPrune(_ context.Context, a *app, args []string) error {
+	fs := a.flags()
+	asJSON := fs.Bool("json", false, "print JSON")
+	all := fs.BoolP("all", "a", false, "remove every snapshot")
+	if err := a.parse(fs, args); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 {
+		return a.usage("unexpected argument %q", fs.Arg(0))
+	}
+	root, err := snapshotRoot()
+	if err != nil {
+		return err
+	}
+	removed, err := snapshot.Prune(root, version(), *all)
+	if err != nil {
+		err = &workload.Error{Op: "prune the snapshots", Err: err}
+	}
+	return errors.Join(printNames(a.out, removed, *asJSON), err)
+}
+
+// printNames prints one name a line, or JSON.
+func printNames(w io.Writer, names []string, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, append([]string{}, names...))
+	}
+	for _, name := range names {
+		if _, err := fmt.Fprintln(w, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }

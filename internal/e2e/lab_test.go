@@ -46,6 +46,7 @@ func TestInLab(t *testing.T) {
 		"TestExitStatuses|TestFlags|TestRootIs|TestVolumes|TestBadInputs|TestDoctor|TestGuestEnds|TestTerminal",
 		"TestStreams|TestAGigabyte|TestDebian|TestSignals|TestSnapshot",
 		"TestCompare|TestKilledRuns|TestEndedRuns",
+		"TestControl",
 	}
 	if *inlabFlag != "" {
 		groups = []string{*inlabFlag}

@@ -21,7 +21,13 @@ func footprint(t *testing.T, runtime string) []string {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		out = append(out, "run directory "+e.Name())
+		if e.Name() != ".runs" {
+			out = append(out, "run directory "+e.Name())
+		}
+	}
+	records, _ := os.ReadDir(filepath.Join(runtime, ".runs"))
+	for _, e := range records {
+		out = append(out, "record "+e.Name())
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

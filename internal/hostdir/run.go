@@ -15,6 +15,9 @@ import (
 const (
 	lockName   = "lock"
 	cgroupList = "cgroups"
+
+	// RunsName is a directory beside the run directories, of package runs.
+	RunsName = ".runs"
 )
 
 // Run is the scratch directory of one run, locked while its owner lives.
@@ -102,7 +105,7 @@ func Sweep() ([]string, error) {
 	var swept []string
 	var errs error
 	for _, e := range entries {
-		if !e.IsDir() {
+		if !e.IsDir() || e.Name() == RunsName {
 			continue
 		}
 		done, err := sweepOne(filepath.Join(root, e.Name()))

@@ -19,9 +19,9 @@ var layers = [][]string{
 	{"compare", "internal/ocicli"},
 	{"lab", "oci"},
 	{"microvm", "container"},
-	{"initramfs", "network"},
+	{"initramfs", "network", "internal/runs"},
 	{"kernel", "image", "vmm"},
-	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console", "internal/jail", "internal/cmdline"},
+	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console", "internal/jail", "internal/procstat", "internal/cmdline"},
 	{"internal/seccomp", "internal/confine", "internal/lazyregexp", "internal/workload", "internal/testutil", "internal/lean", "internal/tinyelf"},
 }
 

@@ -85,6 +85,12 @@ var attempts = map[string]attempt{
 	"nothing":        {"", "", func(files) error { return nil }},
 }
 
+func init() {
+	for _, r := range savingRequests {
+		attempts[r.name] = attempt{"ioctl", r.name, raw(unix.SYS_IOCTL, 0, uintptr(r.number))}
+	}
+}
+
 // ordinary uses what Go's runtime and a monitor's thread need; what a vCPU's
 // thread may not do, other goroutines do.
 func ordinary(f files) error {

@@ -35,6 +35,22 @@ func TestDenied(t *testing.T) {
 	}
 }
 
+// A machine's state can be read by a monitor that saves it, and there by no vCPU's
+// thread. That no other monitor can is TestDenied's.
+func TestSaving(t *testing.T) {
+	for _, r := range savingRequests {
+		for _, role := range []Role{Monitor, VCPU} {
+			t.Run(r.name+"/"+role.String(), func(t *testing.T) {
+				t.Parallel()
+				got := inJail(t, role, whileSaving+r.name, confine.Caller, false)
+				if may := strings.Contains(got.out, "the call was made"); may != (role == Monitor) || may != (got.denied == nil) {
+					t.Errorf("status %d, denied %v\n%s", got.status, got.denied, got.out)
+				}
+			})
+		}
+	}
+}
+
 // A monitor works in its jail, in its own namespaces and without them.
 func TestOrdinaryWork(t *testing.T) {
 	for _, role := range []Role{Monitor, VCPU} {

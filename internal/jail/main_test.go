@@ -19,6 +19,9 @@ import (
 // role, the attempt, and "isolated" or "here".
 const helperName = "duplex-jail-test"
 
+// whileSaving before an attempt has the monitor be one that saves its machine.
+const whileSaving = "while saving: "
+
 func TestMain(m *testing.M) {
 	if os.Args[0] == helperName {
 		helper(Role(os.Args[1][0]-'0'), os.Args[2], os.Args[3] == "isolated")
@@ -37,7 +40,8 @@ func helper(role Role, attempt string, isolated bool) {
 	}
 	fds, err := openForAttempts()
 	fail(err)
-	j, err := Enter(Config{Report: os.NewFile(3, "report"), Isolated: isolated})
+	attempt, saves := strings.CutPrefix(attempt, whileSaving)
+	j, err := Enter(Config{Report: os.NewFile(3, "report"), Isolated: isolated, Saves: saves})
 	fail(err)
 	fmt.Printf("layers %+v\n", j.Layers)
 	run := attempts[attempt].run

@@ -7,13 +7,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -257,7 +255,7 @@ func ociKill(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) err
 	if fs.NArg() > 1 {
 		name = fs.Arg(1)
 	}
-	sig, err := parseSignal(name)
+	sig, err := cmdline.ParseSignal(name)
 	if err != nil {
 		return o.usage("%v", err)
 	}
@@ -266,35 +264,6 @@ func ociKill(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) err
 		return err
 	}
 	return o.fail(c.Kill(sig, *all))
-}
-
-// parseSignal takes a number or a name, with or without SIG.
-func parseSignal(s string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil {
-		if n < 1 || n > 64 {
-			return 0, fmt.Errorf("signal %d is out of range", n)
-		}
-		return unix.Signal(n), nil
-	}
-	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
-	if sig := unix.SignalNum("SIG" + name); sig != 0 {
-		return sig, nil
-	}
-	for _, r := range []struct {
-		prefix     string
-		base, sign int
-	}{{"RTMIN+", 34, 1}, {"RTMAX-", 64, -1}} {
-		if n, err := strconv.Atoi(strings.TrimPrefix(name, r.prefix)); err == nil && strings.HasPrefix(name, r.prefix) && n >= 0 && n <= 30 {
-			return unix.Signal(r.base + r.sign*n), nil
-		}
-	}
-	switch name {
-	case "RTMIN":
-		return 34, nil
-	case "RTMAX":
-		return 64, nil
-	}
-	return 0, fmt.Errorf("signal %q is not known", s)
 }
 
 func ociDelete(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {

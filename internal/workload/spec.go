@@ -129,6 +129,9 @@ type Stdio struct {
 	Resize <-chan WinSize
 	// Signals delivers signals to be forwarded to the workload; may be nil.
 	Signals <-chan Signal
+	// Running is called once the workload runs, if it is set: what it gets acts on
+	// the workload; nil where nothing does. It returns at once.
+	Running func(Controller)
 }
 
 // Signal is a Linux signal number.

@@ -32,8 +32,8 @@ type Options struct {
 const buildOp = "build a guest kernel"
 
 // Build returns the kernel that o describes, building it when the cache lacks it.
-// It needs no root. Of several builds at once each waits for the one before. One
-// that fails or is cancelled leaves its log and nothing else. Errors are
+// It needs no root. Of several builds of one kernel at once the others wait for the
+// first. One that fails or is cancelled leaves its log and nothing else. Errors are
 // *workload.Error.
 func Build(ctx context.Context, o Options, progress kernel.Progress) (*kernel.Kernel, error) {
 	k, err := build(ctx, o, progress)
@@ -117,20 +117,23 @@ type builder struct {
 	progress      kernel.Progress
 }
 
-// Names in the directory of builds.
+// Names in the directory of a build.
 const (
 	workName = "work"
 	logName  = "build.log"
 )
 
-// locked builds when nobody else does, and removes what it and any killed build
-// before it left.
+// locked builds when nobody else builds the same, and removes what it and any killed
+// build left.
 func (b *builder) locked(ctx context.Context) (k *kernel.Kernel, err error) {
-	work, err := hostdir.Cache("kernel-build", workName)
+	dir, err := hostdir.Cache("kernel-build", b.key)
 	if err != nil {
 		return nil, err
 	}
-	lock, err := os.Open(filepath.Dir(work))
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	lock, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -142,14 +145,16 @@ func (b *builder) locked(ctx context.Context) (k *kernel.Kernel, err error) {
 	if k, err := built(b.key); k != nil || err != nil {
 		return k, err
 	}
+	work := filepath.Join(dir, workName)
 	if err := os.RemoveAll(work); err != nil {
 		return nil, err
 	}
+	sweep(filepath.Dir(dir))
 	defer func() {
 		b.progress.Report("clean up", -1)
-		err = errors.Join(diskFull(ctx, filepath.Dir(work), err), os.RemoveAll(work))
+		err = errors.Join(diskFull(ctx, dir, err), os.RemoveAll(work))
 	}()
-	if err := b.room(filepath.Dir(work)); err != nil {
+	if err := b.room(dir); err != nil {
 		return nil, err
 	}
 	m := &maker{out: filepath.Join(work, "out"), temp: filepath.Join(work, "tmp"), hold: lock}
@@ -164,7 +169,7 @@ func (b *builder) locked(ctx context.Context) (k *kernel.Kernel, err error) {
 	if err := checkTree(m.tree); err != nil {
 		return nil, err
 	}
-	if m.log, err = os.Create(filepath.Join(filepath.Dir(work), logName)); err != nil {
+	if m.log, err = os.Create(filepath.Join(dir, logName)); err != nil {
 		return nil, err
 	}
 	defer func() { _ = m.log.Close() }()

@@ -93,8 +93,8 @@ func runs(cache string) int {
 // wantClean fails when a build left more than its log.
 func wantClean(t *testing.T, cache string) {
 	t.Helper()
-	if exists(filepath.Join(cache, "kernel-build", workName)) {
-		t.Error("the working directory is still there")
+	if left, _ := filepath.Glob(filepath.Join(cache, "kernel-build", "*", workName)); len(left) > 0 {
+		t.Errorf("working directories are still there: %q", left)
 	}
 	if left, _ := filepath.Glob(filepath.Join(cache, "kernels", ".*")); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
@@ -104,7 +104,7 @@ func wantClean(t *testing.T, cache string) {
 func TestBuiltKernelIsInstalledOnce(t *testing.T) {
 	cache := machine(t)
 	t.Setenv("CFLAGS", "-DOF_THE_USER")
-	if err := os.MkdirAll(filepath.Join(cache, "kernel-build", workName, "of", "a", "killed", "build"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(cache, "kernel-build", "another", workName, "of", "a", "killed", "build"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	fragment := filepath.Join(t.TempDir(), "fragment")

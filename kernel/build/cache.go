@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -80,4 +81,19 @@ func diskFull(ctx context.Context, dir string, err error) error {
 		return err
 	}
 	return &workload.Error{Op: buildOp, Err: fmt.Errorf("the file system of %s is full: %w", dir, err), Remedy: otherCache}
+}
+
+// sweep removes what killed builds of other kernels left in root.
+func sweep(root string) {
+	entries, _ := os.ReadDir(root) // what cannot be removed now is tried again by the next
+	for _, e := range entries {
+		dir, err := os.Open(filepath.Join(root, e.Name()))
+		if err != nil {
+			continue
+		}
+		if unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			_ = os.RemoveAll(filepath.Join(dir.Name(), workName))
+		}
+		_ = dir.Close()
+	}
 }

@@ -19,8 +19,8 @@
 // is already is not built again. Times, user, host and paths are kept out of the
 // kernel, so the same inputs give the same bytes.
 //
-// Everything happens in one directory of the cache, under a lock: a second build
-// waits. Make and all it starts are one process group, which is killed when the
+// Everything happens in one directory of the cache for each kernel, under a lock: a
+// second build of the same waits, one of another kernel does not. Make and all it starts are one process group, which is killed when the
 // context ends, and they hold the lock too: when duplex is killed and make is
 // not, the next build waits for it. A build that fails leaves its log; what one that
 // was killed leaves, the next removes.

@@ -98,6 +98,32 @@ func TestInterruptedBuildLeavesNothing(t *testing.T) {
 	wantNoKernel(t)
 }
 
+// One kernel is built while another one is.
+func TestBuildsOfOtherKernelsDoNotWait(t *testing.T) {
+	cache := machine(t)
+	cmd, _, sleeper := slowBuilder(t, cache, tree(t, nil))
+	if err := os.Remove(filepath.Join(cache, "kernel-build", "slow")); err != nil {
+		t.Fatal(err)
+	}
+	k, err := Build(t.Context(), Options{Source: tree(t, nil), Minimal: true}, nil)
+	if err != nil || !strings.HasPrefix(k.Name, "minimal-") {
+		t.Errorf("%+v, %v", k, err)
+	}
+	if gone(sleeper) {
+		t.Error("the first build did not go on")
+	}
+	if left, err := filepath.Glob(filepath.Join(cache, "kernel-build", "*", workName)); err != nil || len(left) != 1 {
+		t.Errorf("working directories %q, %v", left, err)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("the first build ended well")
+	}
+	wantClean(t, cache)
+}
+
 // What a killed build left is not used: neither while its compiler, which nobody
 // told, still writes there, nor afterwards.
 func TestBuildAfterAKilledOne(t *testing.T) {
@@ -111,7 +137,8 @@ func TestBuildAfterAKilledOne(t *testing.T) {
 		t.Error("it ended well")
 	}
 	wantNoKernel(t)
-	if gone(sleeper) || !exists(filepath.Join(cache, "kernel-build", workName)) {
+	left, err := filepath.Glob(filepath.Join(cache, "kernel-build", "*", workName))
+	if err != nil || gone(sleeper) || len(left) != 1 {
 		t.Fatal("nothing was left, so nothing is tested")
 	}
 	if err := os.Remove(filepath.Join(cache, "kernel-build", "slow")); err != nil {

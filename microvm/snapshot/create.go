@@ -27,18 +27,11 @@ func Create(root string) (_ *Pending, err error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("make the snapshot: %w", err)
 	}
-	r, err := os.Open(root)
+	r, err := lockRoot(root)
 	if err != nil {
 		return nil, fmt.Errorf("make the snapshot: %w", err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	// One at a time, so that none sweeps away what another has not locked yet.
-	if err = ours(r); err == nil {
-		err = unix.Flock(int(r.Fd()), unix.LOCK_EX)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("make the snapshot: %w", err)
-	}
 	sweep(root)
 	p := &Pending{root: root}
 	defer func() {
@@ -58,6 +51,22 @@ func Create(root string) (_ *Pending, err error) {
 	}
 	p.Memory, err = os.OpenFile(filepath.Join(path, memoryName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	return p, err
+}
+
+// lockRoot waits until nobody makes or sweeps a directory in root, so that none sweeps
+// away what another has not locked yet. Closing it ends that.
+func lockRoot(root string) (*os.File, error) {
+	r, err := os.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	if err = ours(r); err == nil {
+		err = unix.Flock(int(r.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
 }
 
 // Commit completes the snapshot of k, whose memory is written, and gives it its

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/testutil/listing"
 )
 
 func testKey() Key {
@@ -265,6 +268,92 @@ func TestKilled(t *testing.T) {
 	if err != nil || len(entries) != 1 || entries[0].Name() != k.Name() {
 		t.Errorf("%v, %v", entries, err)
 	}
+}
+
+// What was made by or of what there is no more is stale, and goes with what is damaged
+// and with what killed creators left; what is in use here, and another user's, stays.
+func TestPrune(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "snapshots")
+	if removed, err := Prune(root, "v1", true); err != nil || len(removed) > 0 {
+		t.Errorf("of nothing %q, %v", removed, err)
+	}
+	host, err := HostID()
+	check(t, err)
+	files := t.TempDir()
+	fresh := testKey()
+	fresh.Host = host
+	for name, id := range map[string]*string{"kernel size 1": &fresh.KernelFile, "initrd": &fresh.InitrdFile, "image": &fresh.ImageFile} {
+		path := filepath.Join(files, name)
+		check(t, os.WriteFile(path, []byte(name), 0o600))
+		*id, err = FileID(path)
+		check(t, err)
+	}
+	var stale []string
+	add := func(image string, change func(*Key)) string {
+		k := fresh
+		k.Image = image
+		change(&k)
+		commit(t, root, k, 1)
+		return k.Name()
+	}
+	kept := add("fresh", func(*Key) {})
+	stale = append(stale,
+		add("version", func(k *Key) { k.Duplex = "v0" }),
+		add("host", func(k *Key) { k.Host = "another" }),
+		add("gone", func(k *Key) { k.KernelFile = files + "/gone size 1 inode 2 changed 3.0" }),
+		add("changed", func(k *Key) { k.ImageFile += "1" }),
+		add("damaged", func(*Key) {}))
+	check(t, os.Truncate(filepath.Join(root, stale[4], memoryName), 4096))
+	check(t, os.Mkdir(filepath.Join(root, tmpPrefix+"1"), 0o700))
+	foreign := add("foreign", func(*Key) {})
+	if os.Geteuid() == 0 {
+		check(t, os.Chown(filepath.Join(root, foreign), 1234, 1234))
+	}
+	removed, err := Prune(root, "v1", false)
+	slices.Sort(removed)
+	slices.Sort(stale)
+	if err != nil || !slices.Equal(removed, stale) {
+		t.Errorf("removed %q (%v), want %q", removed, err, stale)
+	}
+	var left []string
+	entries, err := os.ReadDir(root)
+	check(t, err)
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	if want := []string{kept, foreign}; len(left) != 2 || !slices.Contains(left, kept) || !slices.Contains(left, foreign) {
+		t.Errorf("left %q, want %q", left, want)
+	}
+	if removed, err = Prune(root, "v1", true); err != nil || len(removed) != 2 {
+		t.Errorf("all: %q, %v", removed, err)
+	}
+}
+
+// On a disk that fills up nothing is made.
+func TestFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mounts a small file system")
+	}
+	disk := t.TempDir()
+	root := filepath.Join(disk, "snapshots") // not writable by everybody
+	check(t, listing.OnSmallDisk(1<<20, disk, func() error {
+		p, err := Create(root)
+		if err != nil {
+			return err
+		}
+		_, err = p.Memory.WriteAt(bytes.Repeat([]byte{1}, 1<<20-8192), 0)
+		// The machine's state does not fit.
+		dir, full := p.Commit(testKey(), bytes.Repeat([]byte{2}, 64<<10))
+		if !errors.Is(full, unix.ENOSPC) {
+			t.Errorf("%q, %v", dir, full)
+		}
+		err = errors.Join(err, p.Abandon())
+		entries, rerr := os.ReadDir(root)
+		if len(entries) > 0 {
+			t.Errorf("left %v", entries)
+		}
+		return errors.Join(err, rerr)
+	}))
 }
 
 func FuzzParse(f *testing.F) {

@@ -9,7 +9,7 @@ import (
 )
 
 // Version of the encoding.
-const Version = 1
+const Version = 2
 
 const magic = "DUPLEXVM"
 
@@ -31,6 +31,7 @@ type Machine struct {
 	IRQ     kvm.IRQState
 	Serial  serial.State
 	Devices []mmio.State
+	Slots   uint32 // places for further devices, behind these
 }
 
 // CPU is a vCPU: what its CPUID says, and its state.
@@ -74,6 +75,7 @@ func (c *coder) code(m *Machine) {
 	c.u64(&m.IRQ.Clock)
 	port(c, &m.Serial)
 	list(c, &m.Devices, maxDevices, device)
+	c.u32(&m.Slots)
 }
 
 func cpu(c *coder, p *CPU) {

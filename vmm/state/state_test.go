@@ -14,7 +14,7 @@ import (
 
 // example is a machine with something in every field.
 func example() *Machine {
-	m := &Machine{Memory: 512 << 20}
+	m := &Machine{Memory: 512 << 20, Slots: 9}
 	for id := range byte(2) {
 		c := CPU{CPUID: []kvm.CPUIDEntry{{Function: 1, EAX: 2, EBX: uint32(id) << 24}, {Function: 4, Index: 1, Flags: 1, ECX: 9, EDX: 8}}}
 		c.MPState, c.TSCKHz = 1, 2_000_000

@@ -44,6 +44,10 @@ func main() {
 		trap()
 	case "network":
 		network(os.Args[2])
+	case "serve":
+		serve(os.Args[2])
+	case "volumes":
+		volumes(os.Args[2:])
 	case "size":
 		size()
 	case "sysrq":
@@ -55,6 +59,14 @@ func main() {
 		check(0, json.NewEncoder(os.Stdout).Encode(whoAmI()))
 	case "hang":
 		hang()
+	case "leave": // a process that keeps the streams
+		fmt.Println("left")
+		_, err := os.StartProcess("/helper", []string{"/helper", "sleep"}, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+		check(0, err)
+	case "where":
+		dir, err := os.Getwd()
+		check(0, err)
+		fmt.Println(os.Getuid(), os.Getgid(), dir, os.Getenv("X"))
 	}
 }
 

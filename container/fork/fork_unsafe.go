@@ -1,4 +1,4 @@
-package oci
+package fork
 
 import (
 	"encoding/binary"
@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forkCall is what the child of forkInto works with: plain memory, prepared
+// forkCall is what the child of Into works with: plain memory, prepared
 // before the fork, because it may not allocate.
 type forkCall struct {
 	clone  cloneArgs
@@ -22,7 +22,7 @@ type forkCall struct {
 	path   *byte
 	argv   []*byte
 	env    []*byte
-	join   []joinCall
+	join   []Join
 	root   bool      // one of them is a user namespace, to be its user 0
 	fds    []uintptr // to become 0, 1, 2...; above all of those numbers
 	report uintptr   // where a failure is written, close-on-exec
@@ -36,7 +36,9 @@ type cloneArgs struct {
 	stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
 }
 
-type joinCall struct{ fd, flag uintptr }
+// Join is a namespace that the child enters: an open descriptor of it, and its
+// type (CLONE_NEW*).
+type Join struct{ FD, Flag uintptr }
 
 // The steps of the child, for its report.
 var forkSteps = []string{"join a namespace", "become user 0", "make a session", "pass a descriptor", "execute", "make the namespaces"}
@@ -45,12 +47,12 @@ var forkSteps = []string{"join a namespace", "become user 0", "make a session", 
 // number.
 const stepForked = 100
 
-// forkInto is os.StartProcess for a child that joins user and time namespaces:
-// the kernel lets a process do that only while it has one thread and its own
-// memory, which a Go program has just between fork and execve. The child is in
-// cgroup, a v2 directory, unless that is below 0, and in the new namespaces of
-// flags (CLONE_NEW*).
-func forkInto(path string, argv []string, files []*os.File, join []joinCall, cgroup int, flags uintptr) (*os.Process, error) {
+// Into is os.StartProcess for a child that joins namespaces: the kernel lets a
+// process join those of users and time only while it has one thread and its own
+// memory, which a Go program has just between fork and execve. The child leads a
+// session of its own, and is in cgroup, a v2 directory, unless that is below 0, and
+// in the new namespaces of flags (CLONE_NEW*).
+func Into(path string, argv []string, files []*os.File, join []Join, cgroup int, flags uintptr) (*os.Process, error) {
 	c, held, err := prepareFork(path, argv, files, join, cgroup, flags)
 	defer func() {
 		for _, f := range held {
@@ -109,7 +111,7 @@ func forked(r *os.File, pid int) (*os.Process, error) {
 }
 
 // prepareFork fills a forkCall, and returns the files to close after the fork.
-func prepareFork(path string, argv []string, files []*os.File, join []joinCall, cgroup int, flags uintptr) (*forkCall, []*os.File, error) {
+func prepareFork(path string, argv []string, files []*os.File, join []Join, cgroup int, flags uintptr) (*forkCall, []*os.File, error) {
 	c := &forkCall{join: join, env: []*byte{nil}}
 	var err error
 	if c.path, err = unix.BytePtrFromString(path); err != nil {
@@ -132,10 +134,11 @@ func prepareFork(path string, argv []string, files []*os.File, join []joinCall, 
 		held = append(held, os.NewFile(uintptr(fd), f.Name()))
 		c.fds = append(c.fds, uintptr(fd))
 	}
-	c.root = slices.ContainsFunc(join, func(j joinCall) bool { return j.flag == unix.CLONE_NEWUSER })
+	c.root = slices.ContainsFunc(join, func(j Join) bool { return j.Flag == unix.CLONE_NEWUSER })
 	c.clone.exitSignal = uint64(unix.SIGCHLD)
-	if len(join) > 0 && flags != 0 {
-		// A user namespace owns those that are made in it: join first.
+	if len(join) > 0 && flags != 0 || slices.ContainsFunc(join, func(j Join) bool { return j.Flag == unix.CLONE_NEWPID }) {
+		// A user namespace owns those that are made in it: join first. One of pids
+		// is for the children of who joins it.
 		c.second = cloneArgs{flags: uint64(flags) | unix.CLONE_PARENT}
 	} else {
 		c.clone.flags = uint64(flags)
@@ -179,7 +182,7 @@ func (c *forkCall) fork() (uintptr, syscall.Errno) {
 //go:noinline
 func (c *forkCall) child() {
 	for i := range c.join {
-		if _, _, errno := syscall.RawSyscall(unix.SYS_SETNS, c.join[i].fd, c.join[i].flag, 0); errno != 0 {
+		if _, _, errno := syscall.RawSyscall(unix.SYS_SETNS, c.join[i].FD, c.join[i].Flag, 0); errno != 0 {
 			c.die(0, errno)
 		}
 	}

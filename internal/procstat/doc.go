@@ -1,0 +1,2 @@
+// Package procstat reads what processes use from /proc.
+package procstat
