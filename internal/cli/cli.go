@@ -133,15 +133,12 @@ func (a *app) help(w io.Writer) {
 	_, _ = io.WriteString(w, b.String())
 }
 
-// errHelp says that help was asked for and printed.
-var errHelp = cmdline.ErrHelp
-
 // warn says what the user should know; the command goes on.
 func (a *app) warn(text string) { _, _ = fmt.Fprintf(a.err, "duplex: %s\n", text) }
 
 func (a *app) flags() *pflag.FlagSet { return cmdline.Flags(a.cmd.name) }
 
-// parse parses args; it prints the usage and returns errHelp for --help.
+// parse parses args; it prints the usage and returns cmdline.ErrHelp for --help.
 func (a *app) parse(fs *pflag.FlagSet, args []string) error {
 	return cmdline.Parse(a.out, fs, args, a.cmd.args, a.cmd.summary)
 }
