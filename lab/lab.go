@@ -106,7 +106,9 @@ func Run(ctx context.Context, o Options, stdio workload.Stdio, rec *workload.Rec
 		Recorder: rec,
 	}
 	if stdio.Running != nil {
-		s.OnStarted = func() { stdio.Running(nil) }
+		c := &controller{mux: agentproto.NewMux(m.streams[agentproto.Further], nil), env: j.start.Spec.Env}
+		defer func() { _ = c.mux.Close() }()
+		s.OnStarted = func() { stdio.Running(c) }
 	}
 	if !o.Deterministic { // there, timers run in step with the CPU
 		s.Pulse = pulse

@@ -43,7 +43,7 @@ type config struct {
 
 // ports are the streams of the machine, in the order of their descriptors; the
 // console comes before them.
-var ports = []agentproto.Port{agentproto.Control, agentproto.Stdin, agentproto.Stdout, agentproto.Stderr, agentproto.Return}
+var ports = []agentproto.Port{agentproto.Control, agentproto.Stdin, agentproto.Stdout, agentproto.Stderr, agentproto.Return, agentproto.Further}
 
 // firstFD is the number of the first descriptor in exec.Cmd.ExtraFiles.
 const firstFD = 3

@@ -20,10 +20,15 @@ const guestCID = 3
 // streamMap is one stream for each of the agent's ports.
 type streamMap map[agentproto.Port]*os.File
 
-// agentStreams makes the streams to the agent: ours are for the session, usable
-// from before the guest is up; theirs for the bridge.
-func agentStreams() (ours, theirs streamMap, err error) {
-	return socketPairs(agentPorts)
+// agentStreams makes the streams to the agent, and one for the workload with talk:
+// ours are for the session, usable from before the guest is up; theirs for the
+// bridge.
+func agentStreams(talk bool) (ours, theirs streamMap, err error) {
+	ports := agentPorts
+	if talk {
+		ports = append(ports[:len(ports):len(ports)], workloadPort)
+	}
+	return socketPairs(ports)
 }
 
 func socketPairs(ports []agentproto.Port) (ours, theirs streamMap, err error) {

@@ -2,9 +2,9 @@ package microvm
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -27,22 +27,11 @@ var _ workload.Controller = controller{}
 
 // Exec implements workload.Controller.
 func (m controller) Exec(ctx context.Context, spec workload.Spec, stdio workload.Stdio) (workload.Exit, error) {
-	streams, err := m.attach()
-	if err != nil {
-		return workload.Exit{}, &workload.Error{Op: "run a command in the microVM", Err: err}
-	}
-	s := &agentproto.Session{
-		Control: streams[agentproto.Control], Stdin: streams[agentproto.Stdin],
-		Stdout: streams[agentproto.Stdout], Stderr: streams[agentproto.Stderr],
-	}
+	var started func()
 	if stdio.Running != nil {
-		s.OnStarted = func() { stdio.Running(m) }
+		started = func() { stdio.Running(m) }
 	}
-	if spec.Timeout > 0 {
-		s.Deadline = time.Now().Add(spec.Timeout)
-	}
-	spec.Rootfs, spec.Volumes, spec.Extra = workload.Rootfs{}, nil, nil
-	exit, err := s.Run(ctx, &agentproto.Start{Spec: spec}, stdio)
+	exit, err := agentproto.RunFurther(ctx, m.open, spec, stdio, started)
 	switch {
 	case err == nil || ctx.Err() != nil || isOwn(err):
 		return exit, err
@@ -54,23 +43,17 @@ func (m controller) Exec(ctx context.Context, spec workload.Spec, stdio workload
 	return workload.Exit{}, &workload.Error{Op: "run a command in the microVM", Err: err}
 }
 
-// attach opens the streams of a further session with the agent.
-func (m controller) attach() (streamMap, error) {
-	ours, theirs, err := socketPairs(agentproto.ExecPorts)
+// open opens a stream of a further session with the agent.
+func (m controller) open(p agentproto.Port) (io.ReadWriteCloser, error) {
+	ours, theirs, err := socketPairs([]agentproto.Port{p})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = closeStreams(theirs) }()
-	session := rand.Text()
-	for p, f := range ours {
-		if err = m.hand(theirs[p]); err == nil {
-			err = agentproto.Write(f, &agentproto.Message{Type: agentproto.Attach, Stream: p.Name(), Session: session})
-		}
-		if err != nil {
-			return nil, errors.Join(err, closeStreams(ours))
-		}
+	err = errors.Join(m.hand(theirs[p]), theirs[p].Close())
+	if err != nil {
+		return nil, errors.Join(err, ours[p].Close())
 	}
-	return ours, nil
+	return ours[p], nil
 }
 
 // hand passes a socket to the monitor.

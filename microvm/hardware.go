@@ -5,9 +5,11 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
+	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm"
 	"github.com/duplex-run/duplex/vmm/virtio/fs"
@@ -54,6 +56,11 @@ type Disk struct {
 type Network struct {
 	// Tap is the TAP interface it is; "" for the user-mode network.
 	Tap string
+	// File is an open descriptor of that TAP interface, taken over; nil opens it.
+	File *os.File `json:"-"`
+	// Guest is what the agent is told of a TAP interface instead of Address, Gateway
+	// and DNS; may be nil.
+	Guest *agentproto.Network `json:"-"`
 	// MAC is the guest's address; nil picks one.
 	MAC net.HardwareAddr
 	// Publish are ports of the host that lead to the guest, for the user-mode

@@ -72,8 +72,11 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 		}
 		m.hardware.Networks = []Network{n}
 	}
-	if m.streams, m.options.agent, err = agentStreams(); err != nil {
+	if m.streams, m.options.agent, err = agentStreams(r.Talk != nil); err != nil {
 		return nil, &workload.Error{Op: "make the microVM", Err: err}
+	}
+	if r.Talk != nil {
+		r.Talk(m.streams[workloadPort])
 	}
 	return m, nil
 }
@@ -97,12 +100,15 @@ func (r Runner) cmdline() string {
 
 // hardware is the machine for a workload.
 func (r Runner) hardware(spec workload.Spec, memory uint64) *Hardware {
-	return &Hardware{
+	h := &Hardware{
 		Kernel: r.Kernel, Initrd: r.Initrd, Cmdline: r.cmdline(),
 		Memory: memory, CPUs: spec.Resources.CPUs,
 		Balloon: true,
-		Disks:   []Disk{{Path: spec.Rootfs.EROFS, ID: diskID, ReadOnly: true}},
 	}
+	if spec.Rootfs.EROFS != "" { // else the root is empty, but for the volumes
+		h.Disks = []Disk{{Path: spec.Rootfs.EROFS, ID: diskID, ReadOnly: true}}
+	}
+	return h
 }
 
 // eventPhase is the phase of an event; a Recorder drops the phase -1.

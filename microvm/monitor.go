@@ -161,7 +161,7 @@ func (m *monitor) options(s setup, files unpacked) BootOptions {
 	if f := files.take(fileConsoleIn); f != nil {
 		o.ConsoleInput = f
 	}
-	for _, p := range agentPorts {
+	for _, p := range append(agentPorts[:len(agentPorts):len(agentPorts)], workloadPort) {
 		if f := files.take(agentFile(p)); f != nil {
 			if o.agent == nil {
 				o.agent = streamMap{}

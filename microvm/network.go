@@ -122,6 +122,11 @@ func (n *Network) guestNetwork() (*agentproto.Network, error) {
 	if n.Tap == "" {
 		return out, nil
 	}
+	if n.Guest != nil {
+		told := *n.Guest
+		told.MAC = n.MAC.String()
+		return &told, nil
+	}
 	if !n.Address.IsValid() {
 		return nil, &workload.Error{Op: "set up " + n.Tap, Err: errors.New("no address for the guest given"),
 			Remedy: "Give --network tap=" + n.Tap + ",address=10.0.0.2/24,gateway=10.0.0.1,dns=10.0.0.1."}

@@ -95,6 +95,10 @@ func (p *parcel) pack(h *Hardware) error {
 		if n.Tap == "" {
 			continue
 		}
+		if n.File != nil {
+			p.add(numbered(fileTap, i), n.File)
+			continue
+		}
 		tap, err := net.OpenTAP(n.Tap)
 		if err != nil {
 			return &workload.Error{Op: "make the microVM", Err: fmt.Errorf("network: %w", err)}
@@ -156,5 +160,8 @@ func (u unpacked) take(name string) *os.File {
 
 // agentPorts are the streams that the agent opens, and the way to more.
 var agentPorts = []agentproto.Port{agentproto.Control, agentproto.Stdin, agentproto.Stdout, agentproto.Stderr, further}
+
+// workloadPort is the stream of Runner.Talk, among the agent's.
+const workloadPort = agentproto.Port(agentproto.WorkloadPort - agentproto.FirstPort)
 
 func agentFile(p agentproto.Port) string { return numbered(fileAgent, int(p)) }

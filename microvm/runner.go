@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
@@ -55,6 +56,10 @@ type Runner struct {
 	Warn func(string)
 	// Version is duplex's own: a snapshot is used by the version that made it.
 	Version string
+	// Talk, if set, gets a stream before the machine is made: what the workload says
+	// and hears when it connects to the host's agentproto.WorkloadPort, once. It is
+	// the callee's to close, and ends with the machine.
+	Talk func(*os.File)
 	// Snapshot is what the machine is restored from instead of being booted; nil
 	// boots it. It must be one for SnapshotKey of the spec. Run takes its memory.
 	Snapshot *snapshot.Snapshot
@@ -105,9 +110,13 @@ const diskID = "rootfs"
 
 // start is what the agent is told; paths of the host mean nothing to it.
 func (m *machine) start(spec workload.Spec) *agentproto.Start {
+	start := &agentproto.Start{Balloon: true, Shares: m.shares, Network: m.network}
+	if spec.Rootfs.EROFS != "" {
+		start.Root = diskID
+	}
 	spec.Rootfs = workload.Rootfs{Digest: spec.Rootfs.Digest}
 	spec.Volumes = nil
-	start := &agentproto.Start{Spec: spec, Root: diskID, Balloon: true, Shares: m.shares, Network: m.network}
+	start.Spec = spec
 	if m.restored {
 		start.Clone = agentproto.NewClone()
 	}

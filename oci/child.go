@@ -80,20 +80,24 @@ func (l *layout) close() {
 	l.owned = nil
 }
 
-// start starts a child with l and the handshake's end; enter prepares the
-// thread that does it, which is not used again.
+// start starts a container's process, with preserve descriptors of its user.
 func (l *layout) start(preserve int, sys *syscall.SysProcAttr, conn handshake.Conn, enter func() error) (*child, error) {
+	exe := fmt.Sprintf("/proc/self/fd/%d", 3+preserve+1)
+	return l.startProgram(exe, []string{handshake.OCIName, strconv.Itoa(preserve)}, sys, conn, enter)
+}
+
+// startProgram starts a child with l and the handshake's end; enter prepares the
+// thread that does it, which is not used again.
+func (l *layout) startProgram(exe string, argv []string, sys *syscall.SysProcAttr, conn handshake.Conn, enter func() error) (*child, error) {
 	type result struct {
 		p   *os.Process
 		err error
 	}
 	done := make(chan result)
-	exe := fmt.Sprintf("/proc/self/fd/%d", 3+preserve+1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: what enter does stays with the thread
 		err := enter()
 		var p *os.Process
-		argv := []string{handshake.OCIName, strconv.Itoa(preserve)}
 		switch {
 		case err != nil:
 		case len(l.fork) > 0 || l.time && sys.Cloneflags&unix.CLONE_NEWUSER == 0:

@@ -33,6 +33,11 @@ type CreateOptions struct {
 	PreserveFDs int
 	// NoNewKeyring keeps the caller's session keyring.
 	NoNewKeyring bool
+	// Isolation is what the container is: a container, or a microVM; empty leaves it
+	// to the bundle's annotation.
+	Isolation workload.Isolation
+	// Guest finds what a microVM boots.
+	Guest func(context.Context) (Guest, error)
 	// Stdio are the program's standard streams without a terminal; nil ones are
 	// the caller's own.
 	Stdio [3]*os.File
@@ -58,21 +63,27 @@ func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
+	vm, err := o.machine(ctx, spec, bundle)
+	if err != nil {
+		return nil, err
+	}
 	if o.NoNewKeyring {
 		p.Keyring = handshake.NoKeyring
 	}
 	for _, w := range warnings(spec) {
 		o.warn(w)
 	}
-	grantable(p.Process, o.warn)
-	if err := groupsWithoutRoot(spec, p.Process); err != nil {
-		return nil, err
+	if vm == nil {
+		grantable(p.Process, o.warn)
+		if err := groupsWithoutRoot(spec, p.Process); err != nil {
+			return nil, err
+		}
 	}
 	c, err := reserve(ctx, o.Root, o.ID)
 	if err != nil {
 		return nil, err
 	}
-	c.Bundle, c.Created, c.Spec, c.Rootfs = bundle, time.Now().UTC(), spec, spec.Root.Path
+	c.Bundle, c.Created, c.Spec, c.Rootfs, c.VM = bundle, time.Now().UTC(), spec, spec.Root.Path, vm
 	err = os.WriteFile(c.path(specFile), text, 0o600)
 	if err == nil {
 		err = c.create(ctx, o, p)
@@ -191,7 +202,7 @@ func takeOver(dir, root, id string) error {
 // undo removes everything of the container, living or dead.
 func (c *Container) undo() error {
 	c.killInit()
-	errs := []error{c.Cgroups.Remove()}
+	errs := []error{c.Cgroups.Remove(), c.disconnect()}
 	if c.Unmount != "" {
 		errs = append(errs, unmount(c.Unmount))
 	}
@@ -239,32 +250,26 @@ func (c *Container) create(ctx context.Context, o CreateOptions, p *handshake.Pl
 	if c.Cgroups, err = cgroups.Plan(l.CgroupsPath, c.ID); err != nil {
 		return err
 	}
+	res := l.Resources
+	if c.VM != nil {
+		res = c.VM.Host
+	}
 	if !p.Files.NewNamespace && !hasNamespace(c.Spec, specs.MountNamespace) {
 		c.Unmount = c.Spec.Root.Path
 	}
 	if err := c.save(); err != nil { // so that a later command can undo it
 		return err
 	}
-	if err := c.Cgroups.Make(l.Resources); err != nil {
+	if err := c.Cgroups.Make(res); err != nil {
 		return err
 	}
 	if err := c.save(); err != nil {
 		return err
 	}
-	if err := c.Cgroups.Apply(l.Resources); err != nil {
+	if err := c.Cgroups.Apply(res); err != nil {
 		return err
 	}
-	if err := c.Cgroups.Devices(deviceRules(l.Resources)); err != nil {
-		return err
-	}
-	for _, d := range c.Cgroups.Dirs {
-		if d.Name == "" {
-			p.Files.V2 = d.Path
-		} else {
-			p.Files.V1 = append(p.Files.V1, handshake.CgroupDir{Name: d.Name, Dir: d.Path})
-		}
-	}
-	child, err := c.startInit(o, p)
+	child, err := c.startFirst(o, p)
 	if err != nil {
 		return err
 	}
@@ -285,6 +290,24 @@ func (c *Container) create(ctx context.Context, o CreateOptions, p *handshake.Pl
 	}
 	c.Ready = true
 	return c.save()
+}
+
+// startFirst starts the container's first process, or the supervisor of its machine.
+func (c *Container) startFirst(o CreateOptions, p *handshake.Plan) (*child, error) {
+	if c.VM != nil {
+		return c.startSupervisor(o)
+	}
+	if err := c.Cgroups.Devices(deviceRules(c.Spec.Linux.Resources)); err != nil {
+		return nil, err
+	}
+	for _, d := range c.Cgroups.Dirs {
+		if d.Name == "" {
+			p.Files.V2 = d.Path
+		} else {
+			p.Files.V1 = append(p.Files.V1, handshake.CgroupDir{Name: d.Name, Dir: d.Path})
+		}
+	}
+	return c.startInit(o, p)
 }
 
 func deviceRules(r *specs.LinuxResources) []specs.LinuxDeviceCgroup {
@@ -311,7 +334,11 @@ func (c *Container) follow(ctx context.Context, o CreateOptions, p *handshake.Pl
 		}
 	}
 	p.State = c.stateJSON(specs.StateCreated)
-	if err := child.conn.Send(handshake.Message{Kind: handshake.KindPlan, Plan: p}); err != nil {
+	first := handshake.Message{Kind: handshake.KindPlan, Plan: p}
+	if c.VM != nil { // its supervisor reads the state
+		first = handshake.Message{Kind: handshake.KindGo}
+	}
+	if err := child.conn.Send(first); err != nil {
 		return child.blame(err)
 	}
 	return child.await(callbacks{
@@ -324,6 +351,9 @@ func (c *Container) follow(ctx context.Context, o CreateOptions, p *handshake.Pl
 // failure is the error of a failed message. A program that is not there, or
 // cannot be executed, has docker's statuses.
 func failure(m handshake.Message) error {
+	if m.Status != 0 {
+		return &workload.Error{Op: m.Step, Err: errors.New(m.Error), Remedy: m.Remedy, Status: m.Status}
+	}
 	err := m.Failure()
 	if m.Step != "find the program" && m.Step != "exec" {
 		return err

@@ -19,6 +19,20 @@
 // What create has made is written down before it is made: a create that is killed
 // is undone by the next create or delete of that id.
 //
+// # In a microVM
+//
+//	command                supervisor (the container's pid)     guest
+//	create, start   ---->  its own mount namespace, one share   duplex in-guest:
+//	kill, exec, ps  ---->  microvm.Runner               <---->  Create, Start, ...
+//
+// A bundle is divided (vmspec.go) between the machine and the runtime in its guest,
+// which is this package once more (vmguest.go). The supervisor (vmsupervisor.go)
+// takes the part that a container's own process has: the same handshake with
+// create, the same socket for start. It speaks with the guest's runtime over one
+// stream, and with commands over a socket in the state directory (vmcontrol.go),
+// in words (vmtalk.go); what comes from a guest is not trusted. A further program
+// has a process on the host that stands for it (vmexec.go).
+//
 // # What is refused
 //
 // A property that is known and not supported is an error that names it; one that

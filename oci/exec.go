@@ -46,22 +46,14 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (int, error) {
 	if err := checkTerminal(&specs.Spec{Process: o.Process}, create); err != nil {
 		return 0, err
 	}
-	p, err := c.execPlan(o)
-	if err != nil {
-		return 0, err
-	}
-	grantable(p.Process, create.warn)
-	if err := groupsWithoutRoot(c.Spec, p.Process); err != nil {
-		return 0, err
-	}
-	ch, err := c.startExec(o, p)
+	ch, first, err := c.beginExec(create, o)
 	if err != nil {
 		return 0, err
 	}
 	defer ch.close()
 	stop := context.AfterFunc(ctx, ch.kill)
 	defer stop()
-	if err := c.followExec(create, o, p, ch); err != nil {
+	if err := c.followExec(create, o, first, ch); err != nil {
 		ch.kill()
 		_, _ = ch.process.Wait()
 		return 0, err
@@ -79,13 +71,37 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (int, error) {
 	return waitFor(ch.pid, o.Signals)
 }
 
-func (c *Container) followExec(create CreateOptions, o ExecOptions, p *handshake.Plan, ch *child) error {
+// beginExec starts the process of exec and returns what it is to be told.
+func (c *Container) beginExec(create CreateOptions, o ExecOptions) (*child, handshake.Message, error) {
+	if c.VM != nil {
+		m, err := c.execMessage(o)
+		if err != nil {
+			return nil, m, err
+		}
+		ch, err := c.startGuestExec(o)
+		return ch, m, err
+	}
+	m := handshake.Message{Kind: handshake.KindPlan}
+	p, err := c.execPlan(o)
+	if err != nil {
+		return nil, m, err
+	}
+	grantable(p.Process, create.warn)
+	if err := groupsWithoutRoot(c.Spec, p.Process); err != nil {
+		return nil, m, err
+	}
+	m.Plan = p
+	ch, err := c.startExec(o, p)
+	return ch, m, err
+}
+
+func (c *Container) followExec(create CreateOptions, o ExecOptions, first handshake.Message, ch *child) error {
 	if a := o.Process.OOMScoreAdj; a != nil {
 		if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", ch.pid), fmt.Append(nil, *a), 0); err != nil {
 			return &handshake.StepError{Step: "set process.oomScoreAdj", Err: err}
 		}
 	}
-	if err := ch.conn.Send(handshake.Message{Kind: handshake.KindPlan, Plan: p}); err != nil {
+	if err := ch.conn.Send(first); err != nil {
 		return ch.blame(err)
 	}
 	err := ch.await(callbacks{
@@ -212,6 +228,22 @@ func AddCapability(p *specs.Process, name string) error {
 	return nil
 }
 
+// InVM says whether the container is a microVM.
+func (c *Container) InVM() bool { return c.VM != nil }
+
+// GuestProcesses lists the processes of a container in a microVM, as its guest
+// numbers them.
+func (c *Container) GuestProcesses() ([]GuestProcess, error) {
+	switch c.Status() {
+	case specs.StateStopped:
+		return nil, errNotRunning
+	case statePaused:
+		return nil, errors.New("the container is paused, and its guest cannot say")
+	}
+	a, err := c.askMachine(word{Op: opPS})
+	return a.Procs, err
+}
+
 // Pids lists the processes of the container, as the host numbers them.
 func (c *Container) Pids() ([]int, error) {
 	if c.Cgroups == nil || len(c.Cgroups.Dirs) == 0 {
@@ -225,6 +257,9 @@ func (c *Container) Pause() error {
 	if s := c.Status(); s != specs.StateRunning && s != specs.StateCreated {
 		return fmt.Errorf("container not running or created: %s", s)
 	}
+	if c.VM != nil {
+		return c.pauseMachine(true)
+	}
 	return c.Cgroups.Freeze(true)
 }
 
@@ -232,6 +267,9 @@ func (c *Container) Pause() error {
 func (c *Container) Resume() error {
 	if s := c.Status(); s != statePaused {
 		return fmt.Errorf("container not paused: %s", s)
+	}
+	if c.VM != nil {
+		return c.pauseMachine(false)
 	}
 	return c.Cgroups.Freeze(false)
 }
@@ -241,6 +279,9 @@ func (c *Container) Resume() error {
 func (c *Container) Update(res *specs.LinuxResources) error {
 	if c.Status() == specs.StateStopped {
 		return errNotRunning
+	}
+	if c.VM != nil {
+		return notInVM("update", "a machine keeps the memory and the vCPUs it was made with")
 	}
 	if len(res.Rdma) > 0 {
 		return unsupported("rdma", "duplex does not manage RDMA")

@@ -21,6 +21,7 @@ func Features() *features.Features {
 		OCIVersionMin: "1.0.0", OCIVersionMax: specs.Version,
 		Hooks:        []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
 		MountOptions: KnownMountOptions(),
+		Annotations:  map[string]string{IsolationAnnotation: "container,vm", NetworkAnnotation: "none,user"},
 		Linux: &features.Linux{
 			Namespaces: namespaces, Capabilities: capabilities,
 			Cgroup: &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &no},

@@ -73,6 +73,9 @@ func (c *Container) release(ctx context.Context) error {
 
 // Kill sends a signal to the container's first process, or to all of them.
 func (c *Container) Kill(sig unix.Signal, all bool) error {
+	if c.VM != nil {
+		return c.killGuest(sig, all)
+	}
 	if all {
 		if c.Cgroups == nil || len(c.Cgroups.Dirs) == 0 {
 			return errors.New("kill --all needs a cgroup, and the container has none")

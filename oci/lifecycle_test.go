@@ -69,6 +69,16 @@ func TestExec(t *testing.T) {
 	b := newBundle(t, "wait")
 	c := b.create(t)
 	must(t, c.Start(t.Context()))
+	execs(t, c)
+	_, err := c.Exec(t.Context(), ExecOptions{Process: c.ExecProcess([]string{"/bin/nothing"})})
+	if we := (*workload.Error)(nil); !errors.As(err, &we) || we.Status != workload.StatusNotFound {
+		t.Errorf("a program that is not there: %v", err)
+	}
+}
+
+// execs runs programs beside a container's own.
+func execs(t *testing.T, c *Container) {
+	t.Helper()
 	out, err := os.CreateTemp(t.TempDir(), "out")
 	must(t, err)
 	exec := func(args ...string) (int, error) {
@@ -82,10 +92,6 @@ func TestExec(t *testing.T) {
 	}
 	if text, _ := os.ReadFile(out.Name()); string(text) != "work\n" {
 		t.Errorf("process 1 of the container is %q", text)
-	}
-	_, err = exec("/bin/nothing")
-	if we := (*workload.Error)(nil); !errors.As(err, &we) || we.Status != workload.StatusNotFound {
-		t.Errorf("a program that is not there: %v", err)
 	}
 }
 

@@ -1,9 +1,12 @@
 package oci
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,11 +18,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/microvm"
+	"github.com/duplex-run/duplex/oci/machine/microvms"
 )
 
 // TestMain makes the test binary the program of its own containers, too.
 func TestMain(m *testing.M) {
+	microvm.Init()
+	microvms.Use()
+	Init()
 	container.Init()
+	if len(os.Args) > 4 && os.Args[1] == "oci" {
+		os.Exit(guestMain(os.Args[1:]))
+	}
 	if len(os.Args) > 1 && filepath.Base(os.Args[0]) == "work" {
 		os.Exit(work(os.Args[1:]))
 	}
@@ -70,6 +81,35 @@ func work(args []string) int {
 	case "fail":
 		fmt.Fprintln(os.Stderr, "of no use")
 		return 3
+	case "eat":
+		for all := [][]byte{}; ; {
+			page := make([]byte, 1<<20)
+			for i := range page {
+				page[i] = 1
+			}
+			all = append(all, page)
+		}
+	case "dial":
+		conn, err := net.Dial("tcp", args[1])
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		_, _ = io.Copy(os.Stdout, conn)
+		return 0
+	case "terminal": // its size, and the line that is typed
+		ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		fmt.Println(ws.Row, ws.Col)
+		line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+		fmt.Print("read ", line)
+		if err != nil {
+			fmt.Println(err)
+		}
+		return 5
 	case "wait":
 		_ = unix.Pause() // until it is killed
 	}
@@ -82,6 +122,7 @@ type bundle struct {
 	name      string // what the ids of its containers begin with
 	n         int
 	spec      *specs.Spec
+	guest     func(context.Context) (Guest, error) // of a microVM
 }
 
 // newBundle makes a bundle whose rootfs has /bin/work and whose process runs it
@@ -127,7 +168,7 @@ func (b *bundle) options(t testing.TB, out *os.File) CreateOptions {
 	must(t, err)
 	t.Cleanup(func() { _ = null.Close() })
 	o := CreateOptions{Root: b.root, ID: fmt.Sprintf("%s-%d", b.name, b.n), Bundle: b.dir,
-		Stdio: [3]*os.File{null, null, null}, Warn: func(s string) { t.Log(s) }}
+		Stdio: [3]*os.File{null, null, null}, Warn: func(s string) { t.Log(s) }, Guest: b.guest}
 	if out != nil {
 		o.Stdio[1], o.Stdio[2] = out, out
 	}

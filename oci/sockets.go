@@ -16,47 +16,56 @@ import (
 )
 
 // listen makes the socket that the container waits at until start.
-func (c *Container) listen() (*os.File, error) {
+func (c *Container) listen() (*os.File, error) { return c.listenAt(startSock) }
+
+// listenAt makes a socket in the state directory.
+func (c *Container) listenAt(name string) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("make the start socket: %w", err)
+		return nil, fmt.Errorf("make %s: %w", name, err)
 	}
-	f := os.NewFile(uintptr(fd), startSock)
-	err = c.atSocket(func(sa unix.Sockaddr) error { return unix.Bind(fd, sa) })
+	f := os.NewFile(uintptr(fd), name)
+	err = c.atSocket(name, func(sa unix.Sockaddr) error { return unix.Bind(fd, sa) })
 	if err == nil {
 		err = unix.Listen(fd, 4)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make the start socket: %w", err), f.Close())
+		return nil, errors.Join(fmt.Errorf("make %s: %w", name, err), f.Close())
 	}
 	return f, nil
 }
 
 // dial connects to the container, waiting to be started.
 func (c *Container) dial() (handshake.Conn, error) {
+	f, err := c.dialAt(startSock)
+	return handshake.Conn{F: f}, err
+}
+
+// dialAt connects to a socket in the state directory.
+func (c *Container) dialAt(name string) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return handshake.Conn{}, err
+		return nil, err
 	}
-	err = c.atSocket(func(sa unix.Sockaddr) error { return unix.Connect(fd, sa) })
+	err = c.atSocket(name, func(sa unix.Sockaddr) error { return unix.Connect(fd, sa) })
 	if err == nil {
 		err = unix.SetNonblock(fd, true)
 	}
 	if err != nil {
-		return handshake.Conn{}, errors.Join(err, unix.Close(fd))
+		return nil, errors.Join(err, unix.Close(fd))
 	}
-	return handshake.Conn{F: os.NewFile(uintptr(fd), startSock)}, nil
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // atSocket names the socket through an open directory: the path of a Unix socket
 // has 107 bytes at most (unix(7)), that of a state directory more.
-func (c *Container) atSocket(do func(unix.Sockaddr) error) error {
+func (c *Container) atSocket(name string, do func(unix.Sockaddr) error) error {
 	dir, err := os.OpenFile(c.dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = dir.Close() }()
-	return do(&unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), startSock)})
+	return do(&unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)})
 }
 
 // sendTimeout bounds how long a peer may take to read what it is sent.

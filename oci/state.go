@@ -38,6 +38,8 @@ type record struct {
 	// Rootfs is where the bundle's root.path leads.
 	Rootfs  string       `json:"rootfs"`
 	Cgroups *cgroups.Set `json:"cgroups,omitempty"`
+	// VM is set of a container that is a microVM: then Pid is its supervisor's.
+	VM *Machine `json:"vm,omitempty"`
 	// Unmount is a directory of the host that the container's file system is
 	// mounted on, where it has no mount namespace of its own.
 	Unmount string `json:"unmount,omitempty"`
@@ -184,7 +186,7 @@ func (c *Container) Status() specs.ContainerState {
 		return specs.StateCreating
 	case !alive:
 		return specs.StateStopped
-	case c.Cgroups.Frozen():
+	case c.VM == nil && c.Cgroups.Frozen() || c.VM != nil && c.VM.Paused:
 		return statePaused
 	}
 	if _, err := os.Lstat(c.path(startSock)); err == nil {

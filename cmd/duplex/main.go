@@ -9,10 +9,14 @@ import (
 	"github.com/duplex-run/duplex/internal/cli"
 	"github.com/duplex-run/duplex/internal/hostcheck"
 	"github.com/duplex-run/duplex/microvm"
+	"github.com/duplex-run/duplex/oci"
+	"github.com/duplex-run/duplex/oci/machine/microvms"
 )
 
 func main() {
 	microvm.Init()
+	microvms.Use()
+	oci.Init()
 	hostcheck.Child()
 	container.Init()
 	os.Exit(cli.Main(os.Args, os.Stdin, os.Stdout, os.Stderr))

@@ -44,6 +44,11 @@ type Message struct {
 	Step    string         `json:"step,omitempty"`    // failed: what failed
 	Error   string         `json:"error,omitempty"`   // failed: why
 	Errno   syscall.Errno  `json:"errno,omitempty"`   // failed: the kernel's reason, if it was that
+	Remedy  string         `json:"remedy,omitempty"`  // failed, of a machine: what the user can do
+	Status  int            `json:"status,omitempty"`  // failed, of a machine: the exit status
+
+	// Process is the further program of a machine, as JSON of the specification.
+	Process json.RawMessage `json:"process,omitempty"` // go
 
 	// File came with the message:
 	File *os.File `json:"-"` // terminal: the master; notify: the listener

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -30,8 +31,13 @@ type commands struct {
 // attachWait bounds how long the streams of one session may take to be there.
 const attachWait = 30 * time.Second
 
-// listen takes streams of the host from now on.
-func (c *commands) listen() error {
+// listen takes streams of the host from now on: those in further, which the lab
+// has, or vsock's.
+func (c *commands) listen(further *os.File) error {
+	if further != nil {
+		agentproto.NewMux(further, c.take)
+		return nil
+	}
 	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: agentproto.ExecPort})
@@ -60,6 +66,23 @@ func (c *commands) listen() error {
 		}
 	}()
 	return nil
+}
+
+// take gives a stream that is none of the kernel's the shape of one.
+func (c *commands) take(s io.ReadWriteCloser) {
+	defer func() { _ = s.Close() }()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "duplex-agent: exec:", err)
+		return
+	}
+	near := os.NewFile(uintptr(fds[0]), "further")
+	go c.attach(os.NewFile(uintptr(fds[1]), "further"))
+	go func() {
+		_, _ = io.Copy(near, s) // until the host closes it
+		_ = near.Close()
+	}()
+	_, _ = io.Copy(s, near) // until the agent closes it
 }
 
 // attach finds out what a stream is for, and serves the session that it

@@ -78,7 +78,7 @@ func connectSerial() (links, error) {
 }
 
 func all(names map[string]string) bool {
-	for p := agentproto.Control; p <= agentproto.Return; p++ {
+	for p := agentproto.Control; p <= agentproto.Further; p++ {
 		if names[p.Serial()] == "" {
 			return false
 		}
@@ -108,7 +108,7 @@ func serialPorts(class string) (map[string]string, error) {
 
 func openSerial(names map[string]string) (links, error) {
 	l := make(links)
-	for p := agentproto.Control; p <= agentproto.Return; p++ {
+	for p := agentproto.Control; p <= agentproto.Further; p++ {
 		f, err := os.OpenFile("/dev/"+names[p.Serial()], os.O_RDWR, 0)
 		if err != nil {
 			return nil, err

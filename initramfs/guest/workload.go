@@ -60,10 +60,8 @@ func serve(h *host, l links, start *agentproto.Start, saved *stage) error {
 		go w.obey(h)
 		return finish(h, l, files, &agentproto.Exit{Exit: *exit})
 	}
-	if l[agentproto.Return] == nil { // not in the lab
-		if err := (&commands{kids: kids, limits: start.Spec.Resources}).listen(); err != nil {
-			return fail("start the command", err)
-		}
+	if err := (&commands{kids: kids, limits: start.Spec.Resources}).listen(l[agentproto.Further]); err != nil {
+		return fail("start the command", err)
 	}
 	if err := h.send(&agentproto.Message{Type: agentproto.Started, PID: w.pid}); err != nil {
 		return err

@@ -21,7 +21,7 @@
 //
 // The agent powers the machine off when the control stream ends.
 //
-// Further commands in a running machine are sessions of their own, over streams
+// Further commands in a running machine (RunFurther) are sessions of their own, over streams
 // that the host opens (ExecPort): hello, start, started, and so on, with the same
 // messages. The end of such a control stream kills that command only.
 //

@@ -241,8 +241,8 @@ func (m *Message) fromHost() error {
 	case Closed:
 		ok = m.Stream == Stdout.Name() || m.Stream == Stderr.Name()
 	case Attach:
-		_, known := PortNamed(m.Stream)
-		ok = known && m.Session != "" && len(m.Session) <= maxSessionID
+		p, _ := PortNamed(m.Stream)
+		ok = slices.Contains(ExecPorts, p) && m.Session != "" && len(m.Session) <= maxSessionID
 	case StdinEOF, Pulse:
 		ok = true
 	default:
@@ -263,11 +263,12 @@ const (
 	Stdin
 	Stdout
 	Stderr
-	Return // the lab only
+	Return  // the lab only
+	Further // the lab only: a Mux of the streams of further commands
 	numPorts
 )
 
-var portNames = [numPorts]string{"control", "stdin", "stdout", "stderr", "return"}
+var portNames = [numPorts]string{"control", "stdin", "stdout", "stderr", "return", "further"}
 
 // Name is what messages call the stream.
 func (p Port) Name() string { return portNames[p] }
@@ -285,7 +286,7 @@ func PortNamed(name string) (Port, bool) {
 var ExecPorts = []Port{Control, Stdin, Stdout, Stderr}
 
 // ExecPort is the AF_VSOCK port that the agent of a microVM listens on while its
-// workload runs. The host opens a stream there for each of ExecPorts, which
+// workload runs; the lab's has a Mux in its place. The host opens a stream there for each of ExecPorts, which
 // begins with Attach: those that name the same session belong together. From
 // then on they are as a machine's own, hello first, and Start.Spec is a further
 // command for the running machine. The end of Control kills it.
@@ -295,7 +296,14 @@ const ExecPort = 1030
 const maxSessionID = 64
 
 // Vsock is the stream's AF_VSOCK port on the host, which the agent connects to.
-func (p Port) Vsock() uint32 { return 1024 + uint32(p) }
+func (p Port) Vsock() uint32 { return FirstPort + uint32(p) }
+
+// FirstPort is the AF_VSOCK port of the first stream, and WorkloadPort one that a
+// workload connects to which the host wants to talk with.
+const (
+	FirstPort    = 1024
+	WorkloadPort = 1088
+)
 
 // The marks port: the agent writes one of the Mark values to it, and the host
 // stamps the exit.

@@ -74,7 +74,7 @@ func (m *Mux) add(id uint32) *muxStream {
 
 func (m *Mux) run() {
 	err := m.receive()
-	if err == nil || errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrClosedPipe
 	}
 	_ = m.conn.Close()

@@ -78,7 +78,7 @@ var ociCommand = command{
 	args:    "COMMAND [FLAGS] [ARGS]",
 	summary: ocicli.Summary,
 	run: func(ctx context.Context, a *app, args []string) error {
-		return ocicli.Run(ctx, ocicli.Streams{In: a.in, Out: a.out, Err: a.err, StopSignals: a.stopSignals}, args)
+		return ocicli.Run(ctx, ocicli.Streams{In: a.in, Out: a.out, Err: a.err, StopSignals: a.stopSignals, Guest: a.ociGuest}, args)
 	},
 }
 

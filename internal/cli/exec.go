@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/duplex-run/duplex/internal/runs"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -26,6 +27,8 @@ func runExec(ctx context.Context, a *app, args []string) error {
 	fs.StringVarP(&c.Cwd, "workdir", "w", "", "working `DIR` of the command; default the run's")
 	fs.StringVarP(&c.User, "user", "u", "", "run as `USER[:GROUP]`, by name or number; default the run's")
 	fs.BoolVarP(&c.Detach, "detach", "d", false, "return once the command runs")
+	await := fs.Bool("await", false, "")
+	_ = fs.MarkHidden("await") // for duplex's own use: the run may be about to begin
 	if err := a.parse(fs, args); err != nil {
 		return err
 	}
@@ -41,6 +44,9 @@ func runExec(ctx context.Context, a *app, args []string) error {
 		c.Interactive = false
 	} else if err := a.needsTerminal(c.TTY, c.Interactive); err != nil {
 		return err
+	}
+	if *await {
+		awaitRun(ctx, fs.Arg(0))
 	}
 	r, err := a.find(fs.Arg(0), true)
 	if err != nil {
@@ -65,14 +71,32 @@ func runExec(ctx context.Context, a *app, args []string) error {
 	return a.ended(exit)
 }
 
+// awaitRun waits a while for a run to have begun.
+func awaitRun(ctx context.Context, ref string) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if r, err := runs.Find(ref); err == nil && r.State() != "created" {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // find is the run that ref names. With running it must run.
 func (a *app) find(ref string, running bool) (runs.Record, error) {
 	r, err := runs.Find(ref)
 	if err != nil {
 		return r, a.about(runs.Record{}, err)
 	}
-	if running && r.State() != "running" {
-		return r, &workload.Error{Op: a.cmd.name, Err: fmt.Errorf("%s is not running: it is %s", nameOf(r), r.State()), Remedy: "'duplex ps' lists what runs."}
+	if running && r.State() == "exited" {
+		return r, &workload.Error{Op: a.cmd.name, Err: fmt.Errorf("%s is not running: it has ended", nameOf(r)), Remedy: "'duplex ps' lists what runs."}
 	}
 	return r, nil
 }

@@ -45,6 +45,8 @@ type runFlags struct {
 	untilOutput bool
 	// Of a process that detachRun has started: its first descriptor.
 	detached int
+	// idGiven says that somebody will ask for the run by its id.
+	idGiven bool
 }
 
 func (f *runFlags) register(fs *pflag.FlagSet) {
@@ -145,7 +147,8 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	if f.detach && f.detached == 0 {
 		return none, f.detachRun(ctx, a, fs, args, iso)
 	}
-	if f.id == "" {
+	f.idGiven = f.id != ""
+	if !f.idGiven {
 		f.id = newID()
 	}
 	if a.tracked, err = f.track(a, iso, fs.Arg(0)); err != nil {
@@ -169,12 +172,16 @@ func endOf(exit workload.Exit, err error) (workload.Exit, error) {
 func (f *runFlags) runHere(ctx context.Context, a *app, fs *pflag.FlagSet, args []string, iso workload.Isolation, nic *microvm.Network, rec *workload.Recorder) (workload.Exit, error) {
 	var none workload.Exit
 	if a.labFor(f.lab, iso == workload.VM) != "" {
-		if err := a.tracked.inLab(fs.Args()[1:]); err != nil {
+		exe, _, err := here()
+		if err != nil {
+			return none, err
+		}
+		if err := a.tracked.inLab(exe, fs.Args()[1:]); err != nil {
 			return none, err
 		}
 		return none, a.runInLab(ctx, labJob{
 			fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions, output: []string{f.trace, f.bootLog},
-			last: []string{"--detach=false", "--detached-fd=0", "--run-id="},
+			last: []string{"--detach=false", "--detached-fd=0", "--run-id=" + f.id},
 		})
 	}
 	runner, spec, err := f.prepare(ctx, a, fs, iso, nic, rec)

@@ -51,9 +51,14 @@ func runStats(ctx context.Context, a *app, args []string) error {
 	fs := a.flags()
 	once := fs.Bool("no-stream", false, "print one sample")
 	asJSON := fs.Bool("json", false, "print JSON, a sample a line")
+	raw := fs.Bool("sample", false, "")
+	_ = fs.MarkHidden("sample") // for duplex's own use
 	fs.SetInterspersed(true)
 	if err := a.parse(fs, args); err != nil {
 		return err
+	}
+	if *raw && fs.NArg() == 1 {
+		return a.rawSample(ctx, fs.Arg(0))
 	}
 	before, err := a.sample(ctx, fs.Args())
 	if err != nil {
@@ -78,6 +83,20 @@ func runStats(ctx context.Context, a *app, args []string) error {
 		}
 		before = now
 	}
+}
+
+// rawSample prints what one run uses at this moment, as JSON.
+func (a *app) rawSample(ctx context.Context, ref string) error {
+	awaitRun(ctx, ref)
+	r, err := a.find(ref, true)
+	if err != nil {
+		return err
+	}
+	m, err := runs.Ask(ctx, r.ID, &runs.Message{Type: runs.Stats})
+	if err != nil {
+		return a.about(r, err)
+	}
+	return printJSON(a.out, m.Stats)
 }
 
 // sample asks the runs that refs name, or all that run.

@@ -46,7 +46,7 @@ func (f *runFlags) track(a *app, iso workload.Isolation, image string) (*tracked
 	if f.detached > 0 {
 		return t, t.adopt(f)
 	}
-	if f.name == "" {
+	if f.name == "" && !f.idGiven {
 		return t, nil
 	}
 	var err error
@@ -78,16 +78,12 @@ func (t *tracked) describe(spec workload.Spec, user func(string) (workload.User,
 	return t.update(func(r *runs.Record) { r.Argv, r.Resources = spec.Argv, spec.Resources })
 }
 
-// inLab says that the run is in the lab machine.
-func (t *tracked) inLab(argv []string) error {
+// inLab says that the run is in the lab machine, where the duplex at exe has it.
+func (t *tracked) inLab(exe string, argv []string) error {
 	if t == nil {
 		return nil
 	}
-	t.target.Refuse = &workload.Error{
-		Op:     "reach the run",
-		Err:    errors.New("it is in the lab machine, which this host's commands do not see into"),
-		Remedy: "Start the microVM inside ('duplex lab run -it -- sh', then 'duplex run -d'), or run on a host whose KVM works. logs, attach, stop, kill and wait work here too.",
-	}
+	t.target.Forward = &forward{exe: exe, id: t.record.ID}
 	return t.update(func(r *runs.Record) { r.Lab, r.Argv = true, argv })
 }
 

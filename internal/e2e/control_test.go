@@ -248,6 +248,33 @@ func TestControlBadInputs(t *testing.T) {
 	})
 }
 
+// In the automatic lab the same commands reach into the machine.
+func TestControlAnywhere(t *testing.T) {
+	if inLab() {
+		return // the host's
+	}
+	ownRuntime(t)
+	id := detached(t, []string{"run", "--vm"}, "--name=far", image, "/helper", "sleep")
+	if r := duplex(t, nil, "exec", "far", "/helper", "exit", "42"); r.status != 42 {
+		t.Errorf("exec: status %d, %s", r.status, r.stderr)
+	}
+	if r := duplex(t, strings.NewReader("through"), "exec", "-i", "far", "/helper", "cat"); r.stdout != "through" {
+		t.Errorf("exec -i: %q, %s", r.stdout, r.stderr)
+	}
+	if r := duplex(t, nil, "exec", id, "nosuch"); r.status != 127 {
+		t.Errorf("exec nosuch: status %d, %s", r.status, r.stderr)
+	}
+	if r := duplex(t, nil, "stats", "--no-stream", "far"); r.status != 0 || !strings.Contains(r.stdout, "/ 512MiB") {
+		t.Errorf("stats: %q, %s", r.stdout, r.stderr)
+	}
+	if r := duplex(t, nil, "stop", "-t", "60", "far"); r.status != 0 {
+		t.Errorf("stop: %s", r.stderr)
+	}
+	if got := inspected(t, id); got.State != "exited" || got.Status != 143 {
+		t.Errorf("after stop: %+v", got)
+	}
+}
+
 // onTerminal is a duplex command with a terminal of its own, as a shell starts it.
 type onTerminal struct {
 	t      *testing.T
@@ -322,13 +349,14 @@ func TestControlJobs(t *testing.T) {
 				c.types("while [ \"$(stty size)\" != '33 77' ]; do :; done; stty size\n")
 				c.await("33 77\r\n")
 				c.await("ready:")
-				c.types("sleep 777\n")
-				c.await("sleep 777")
+				// What says that it runs, and that it goes on, is not what was typed.
+				c.types(`sh -c 'trap "echo on-\$((2+2))" CONT; echo go-$((1+1)); while :; do sleep 0.2; done'` + "\n")
+				c.await("go-2\r\n")
 				c.types("\x1a")
 				c.await("Stopped")
-				c.types("jobs; fg\n")
-				c.await("sleep 777")
-				c.await("sleep 777")
+				c.await("ready:")
+				c.types("fg\n")
+				c.await("on-4\r\n")
 				c.types("\x03")
 				c.await("ready:")
 				c.types("echo status=$?\n")

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/duplex-run/duplex/internal/cmdline"
+	"github.com/duplex-run/duplex/oci"
 )
 
 // Streams are those of a command.
@@ -17,6 +18,9 @@ type Streams struct {
 	Out, Err io.Writer
 	// StopSignals ends the handling of signals by who cancels the context.
 	StopSignals func()
+	// Guest finds what a microVM boots, by the name or file of its kernel; nil where
+	// there are none.
+	Guest func(ctx context.Context, kernel string) (oci.Guest, error)
 }
 
 // Summary is one line on what Run does.
@@ -24,7 +28,7 @@ const Summary = ociSummary
 
 // Run runs `duplex oci ARGS...`.
 func Run(ctx context.Context, s Streams, args []string) error {
-	return ociRun(ctx, &app{in: s.In, out: s.Out, err: s.Err, stopSignals: s.StopSignals}, args)
+	return ociRun(ctx, &app{in: s.In, out: s.Out, err: s.Err, stopSignals: s.StopSignals, guest: s.Guest}, args)
 }
 
 // Main is a program that is an OCI runtime only; args are those behind its name. It
@@ -43,6 +47,7 @@ type app struct {
 	out, err    io.Writer
 	cmd         subcommand
 	stopSignals func()
+	guest       func(ctx context.Context, kernel string) (oci.Guest, error)
 }
 
 // subcommand is the one that runs.

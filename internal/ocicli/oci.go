@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -42,6 +43,25 @@ func ociCommands() []ociSub {
 	}
 }
 
+// ociHidden is the command that `duplex oci` runs in a microVM.
+var ociHidden = ociSub{oci.GuestCommand, "CONTAINER", "Be the runtime in a microVM", ociInGuest}
+
+// ociInGuest has the streams that the container's program is to have.
+func ociInGuest(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
+	if err := o.parse(fs, args, 0); err != nil {
+		return err
+	}
+	console := newOCIConsole(o)
+	defer console.close()
+	status, err := oci.InGuest(ctx, oci.CreateOptions{
+		Root: o.root, ID: fs.Arg(0), Warn: o.warnLog, Isolation: workload.Container, Terminal: console.attach,
+	})
+	if err != nil {
+		return o.fail(err)
+	}
+	return cmdline.Status(status)
+}
+
 // ociSub is one command of `duplex oci`.
 type ociSub struct {
 	name, args, summary string
@@ -54,6 +74,7 @@ type ociApp struct {
 	root, logFile, logFormat string
 	debug, systemd           bool
 	rootless                 string
+	isolation, kernel        string
 }
 
 func (o *ociApp) register(fs *pflag.FlagSet) {
@@ -62,6 +83,8 @@ func (o *ociApp) register(fs *pflag.FlagSet) {
 	fs.StringVar(&o.logFormat, "log-format", o.logFormat, "`FORMAT` of the log: text or json")
 	fs.BoolVar(&o.debug, "debug", o.debug, "accepted for runc's sake: there is nothing more to say")
 	fs.BoolVar(&o.systemd, "systemd-cgroup", o.systemd, "refused: cgroups are made without systemd")
+	fs.StringVar(&o.isolation, "isolation", o.isolation, "`KIND` of a container that is created: container or vm; the bundle's annotation "+oci.IsolationAnnotation+" without")
+	fs.StringVar(&o.kernel, "kernel", o.kernel, "kernel of a microVM: a `FILE`, or a name of 'duplex kernel ls'")
 	fs.StringVar(&o.rootless, "rootless", o.rootless, "accepted for runc's sake: `BOOL` or auto")
 }
 
@@ -82,7 +105,7 @@ func ociRun(ctx context.Context, a *app, args []string) error {
 		_, werr := fmt.Fprintf(a.out, "duplex oci version %s\nspec: %s\n", cmdline.Version(), oci.SpecVersion)
 		return werr
 	}
-	for _, c := range ociCommands() {
+	for _, c := range append(ociCommands(), ociHidden) {
 		if c.name == fs.Arg(0) {
 			a.cmd = subcommand{name: "oci " + c.name, args: c.args, summary: c.summary}
 			return o.log(o.dispatch(ctx, c, fs.Args()[1:]))
@@ -211,8 +234,27 @@ func (o *ociApp) createOptions(fs *pflag.FlagSet, opts *oci.CreateOptions) error
 		return o.usage("--preserve-fds=%d: out of range", opts.PreserveFDs)
 	}
 	opts.Root, opts.ID, opts.Warn = o.root, fs.Arg(0), o.warnLog
+	opts.Isolation, opts.Guest = workload.Isolation(o.isolation), o.guestOf
 	return nil
 }
+
+// guestOf finds what a microVM boots. A program without microVMs becomes the one
+// that has them.
+func (o *ociApp) guestOf(ctx context.Context) (oci.Guest, error) {
+	if o.guest != nil {
+		return o.guest(ctx, o.kernel)
+	}
+	err := errors.New("this program makes containers only")
+	if os.Args[0] != wholeName {
+		err = unix.Exec("/proc/self/exe", append([]string{wholeName}, os.Args[1:]...), os.Environ())
+	}
+	return oci.Guest{}, &workload.Error{Op: "run the bundle in a microVM", Err: err,
+		Remedy: "Use the duplex of 'make build'."}
+}
+
+// wholeName is argv[0] by which all of duplex is entered, whatever follows
+// (scripts/build).
+const wholeName = "duplex-whole"
 
 func ociCreate(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
 	var opts oci.CreateOptions

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/duplex-run/duplex/internal/cmdline"
+	"github.com/duplex-run/duplex/internal/console"
 	"github.com/duplex-run/duplex/oci"
 )
 
@@ -62,6 +63,9 @@ func ociPS(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) err
 	if err != nil {
 		return err
 	}
+	if c.InVM() {
+		return o.guestPS(c, *format, fs.Args()[1:])
+	}
 	pids, err := c.Pids()
 	if err != nil {
 		return o.fail(err)
@@ -82,6 +86,33 @@ func ociPS(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) err
 		return o.fail(fmt.Errorf("ps: %w", err))
 	}
 	return o.fail(filterPS(o.out, string(out), pids))
+}
+
+// guestPS prints what a guest says of its processes: ps(1) knows those of the host.
+func (o *ociApp) guestPS(c *oci.Container, format string, psArgs []string) error {
+	if len(psArgs) > 0 {
+		return o.usage("arguments for ps(1) are not supported in a microVM: it has processes of its own")
+	}
+	if format != "table" && format != "json" {
+		return o.usage("--format=%s: want table or json", format)
+	}
+	procs, err := c.GuestProcesses()
+	if err != nil {
+		return o.fail(err)
+	}
+	if format == "json" {
+		pids := make([]int, 0, len(procs))
+		for _, p := range procs {
+			pids = append(pids, p.PID)
+		}
+		return cmdline.PrintJSON(o.out, pids)
+	}
+	w := tabwriter.NewWriter(o.out, 0, 1, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "UID\tPID\tPPID\tCMD")
+	for _, p := range procs {
+		_, _ = fmt.Fprintf(w, "%d\t%d\t%d\t%s\n", p.UID, p.PID, p.PPID, console.Printable(p.Args))
+	}
+	return w.Flush()
 }
 
 // filterPS prints ps's heading and the lines of pids.

@@ -46,7 +46,15 @@ func Dial(id string) (*Conn, error) {
 func (c *Conn) Close() error { return c.c.Close() }
 
 // Send sends a message. The files stay the caller's.
-func (c *Conn) Send(m *Message, files ...*os.File) error { return write(c.c, m, files...) }
+func (c *Conn) Send(m *Message, files ...*os.File) error {
+	err := write(c.c, m, files...)
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return ErrLost
+	}
+	return err
+}
+
+var errForgotten = errors.New("it has ended, and nothing is kept of it")
 
 // ErrLost reports a run whose process ended before it answered.
 var ErrLost = errors.New("the run's process has gone")
@@ -99,7 +107,7 @@ func AwaitEnd(ctx context.Context, id string) (workload.Exit, error) {
 		r, err := Find(id)
 		switch {
 		case err != nil && lost:
-			return *orKilled(nil), nil // and forgotten
+			return workload.Exit{}, errForgotten
 		case err != nil:
 			return workload.Exit{}, err
 		case r.Error != "":

@@ -24,8 +24,15 @@ type Target struct {
 	Signal func(workload.Signal)
 	// Hub has the streams of a detached run; nil of one that has its caller's.
 	Hub *Hub
-	// Refuse says why there is no controller; nil means that there will be one.
-	Refuse error
+	// Forward is set for a run that another duplex has in another machine: what is
+	// asked is asked there.
+	Forward Forward
+}
+
+// Forward asks the duplex that has the run; c reaches its machine.
+type Forward interface {
+	Exec(ctx context.Context, c workload.Controller, cmd *Command, stdio workload.Stdio) (workload.Exit, error)
+	Stats(ctx context.Context, c workload.Controller) (workload.Stats, error)
 }
 
 // Server answers at a run's control socket.
@@ -159,7 +166,7 @@ func (s *Server) answer(c *net.UnixConn, m *Message, files []*os.File) (*Message
 		if err != nil {
 			return nil, err
 		}
-		stats, err := control.Stats(s.ctx)
+		stats, err := s.stats(control)
 		return &Message{Type: Counts, Stats: &stats}, err
 	case Wait:
 		<-s.ended
@@ -177,9 +184,6 @@ func (s *Server) end() (*Message, error) {
 
 // control is what acts on the workload, once that runs.
 func (s *Server) control() (workload.Controller, error) {
-	if s.target.Refuse != nil {
-		return nil, s.target.Refuse
-	}
 	select {
 	case <-s.running:
 		return s.controller, nil
@@ -194,7 +198,7 @@ func (s *Server) exec(c *net.UnixConn, cmd *Command, files []*os.File) (*Message
 	if err != nil {
 		return nil, err
 	}
-	spec, err := s.spec(cmd)
+	run, err := s.prepare(control, cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +212,7 @@ func (s *Server) exec(c *net.UnixConn, cmd *Command, files []*os.File) (*Message
 				stdio.In = files[0]
 			}
 		}
-		exit, err := control.Exec(ctx, spec, stdio)
+		exit, err := run(ctx, stdio)
 		return ended(exit, err)
 	}
 	started := make(chan struct{})
@@ -218,7 +222,7 @@ func (s *Server) exec(c *net.UnixConn, cmd *Command, files []*os.File) (*Message
 	}
 	done := make(chan result, 1)
 	s.conns.Go(func() {
-		exit, err := control.Exec(s.ctx, spec, workload.Stdio{Running: func(workload.Controller) { close(started) }})
+		exit, err := run(s.ctx, workload.Stdio{Running: func(workload.Controller) { close(started) }})
 		done <- result{exit, err}
 	})
 	select {
@@ -227,6 +231,26 @@ func (s *Server) exec(c *net.UnixConn, cmd *Command, files []*os.File) (*Message
 	case r := <-done:
 		return ended(r.exit, r.err)
 	}
+}
+
+func (s *Server) stats(c workload.Controller) (workload.Stats, error) {
+	if s.target.Forward != nil {
+		return s.target.Forward.Stats(s.ctx, c)
+	}
+	return c.Stats(s.ctx)
+}
+
+// prepare checks a command and returns what runs it.
+func (s *Server) prepare(c workload.Controller, cmd *Command) (func(context.Context, workload.Stdio) (workload.Exit, error), error) {
+	if s.target.Forward != nil {
+		return func(ctx context.Context, stdio workload.Stdio) (workload.Exit, error) {
+			return s.target.Forward.Exec(ctx, c, cmd, stdio)
+		}, nil
+	}
+	spec, err := s.spec(cmd)
+	return func(ctx context.Context, stdio workload.Stdio) (workload.Exit, error) {
+		return c.Exec(ctx, spec, stdio)
+	}, err
 }
 
 func ended(exit workload.Exit, err error) (*Message, error) {
