@@ -20,14 +20,15 @@
 // The monitor is a process of its own, confined before the guest's first
 // instruction (internal/jail, docs/threat-model.md):
 //
-//	this process                        the monitor (this executable once more)
+//	this process                        the monitor (microvm/monitor)
 //	Boot, Runner      -- setup -->      bootHere: devices, vmm.New
 //	process.go        -- orders ->      jail.Enter, vmm.Run
 //	                  <- notes ---      events, marks, statistics, the end
 //	agentproto.Session <- bytes ->      bridge.go: the guest's sockets
 //
 // wire.go has the messages, parcel.go the open files that go along: the
-// monitor opens none of the user's. main must call Init before anything else.
+// monitor opens none of the user's. Its program is what Program opens, or this
+// executable once more: so main must call Init before anything else.
 // With NoJail, bootHere runs in this process.
 //
 // Nothing is left when Run returns. When this process is killed, the kernel kills

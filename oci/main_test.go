@@ -182,7 +182,11 @@ func (b *bundle) run(t testing.TB) (int, string, error) {
 	out, err := os.CreateTemp(t.TempDir(), "out")
 	must(t, err)
 	defer func() { _ = out.Close() }()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	limit := time.Minute
+	if b.guest != nil { // an emulated host boots it
+		limit = 5 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	status, err := Run(ctx, RunOptions{CreateOptions: b.options(t, out)})
 	text, rerr := os.ReadFile(out.Name())

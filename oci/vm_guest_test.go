@@ -282,7 +282,7 @@ func TestGuestTerminal(t *testing.T) {
 	}
 	status, err := Run(t.Context(), RunOptions{CreateOptions: o})
 	text := <-read
-	if err != nil || status != 5 || !strings.Contains(text, "33 77\r\n") || !strings.Contains(text, "typed\r\nread typed\r\n") {
+	if err != nil || status != 5 || !strings.Contains(text, "33 77\r\n") || !strings.Contains(text, "read typed\r\n") || strings.Count(text, "typed\r\n") != 2 { // and its echo
 		t.Errorf("status %d, %v, %q", status, err, text)
 	}
 	b.nothingLeft(t)
@@ -356,7 +356,7 @@ func networkNamespace(t *testing.T) (string, *netlink.Handle) {
 	must(t, err)
 	must(t, netlink.AddrAdd(veth, here))
 	must(t, netlink.LinkSetUp(veth))
-	h, err := netlink.NewHandleAt(netns.NsHandle(f.Fd()))
+	h, err := netlink.NewHandleAt(netns.NsHandle(f.Fd()), unix.NETLINK_ROUTE)
 	must(t, err)
 	t.Cleanup(h.Close)
 	eth0, err := h.LinkByName("eth0")

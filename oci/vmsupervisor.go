@@ -30,6 +30,7 @@ type supervisor struct {
 	execs   atomic.Uint64
 	stdio   workload.Stdio
 	tty     *terminal
+	created chan struct{} // closed when the container is
 	ended   chan struct{} // the machine has
 	exit    workload.Exit
 	err     error
@@ -38,7 +39,7 @@ type supervisor struct {
 // supervise is that process. Its status is the program's, as a container's first
 // process has it.
 func supervise(root, id string) int {
-	s := &supervisor{create: handshake.Conn{F: os.NewFile(3, "handshake")}, ended: make(chan struct{})}
+	s := &supervisor{create: handshake.Conn{F: os.NewFile(3, "handshake")}, created: make(chan struct{}), ended: make(chan struct{})}
 	unix.CloseOnExec(3)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -172,6 +173,7 @@ func (s *supervisor) boot(ctx context.Context) error {
 		err = errors.Join(s.err, errEndedEarly)
 	}
 	if err == nil {
+		close(s.created)
 		return nil
 	}
 	if errors.Is(err, io.EOF) { // the machine ends, and knows why
@@ -223,7 +225,7 @@ func (s *supervisor) streams() error {
 	if s.tty, err = newTerminal(p.ConsoleSize); err != nil {
 		return &handshake.StepError{Step: "make the terminal", Err: err}
 	}
-	s.stdio = workload.Stdio{In: s.tty.slave, Out: s.tty.slave, Resize: s.tty.sizes}
+	s.stdio = workload.Stdio{In: &lateReader{from: s.tty.slave, open: s.created}, Out: s.tty.slave, Resize: s.tty.sizes}
 	return s.tty.pass(s.create)
 }
 

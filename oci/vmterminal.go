@@ -57,6 +57,18 @@ func newTerminal(first *specs.Box) (*terminal, error) {
 	return t, nil
 }
 
+// lateReader reads once there is who reads: what is typed before would be echoed
+// by the guest's outer terminal as well.
+type lateReader struct {
+	from *os.File
+	open <-chan struct{}
+}
+
+func (r *lateReader) Read(p []byte) (int, error) {
+	<-r.open
+	return r.from.Read(p)
+}
+
 // pass sends the master to the creator.
 func (t *terminal) pass(to handshake.Conn) error {
 	defer func() { _ = t.master.Close() }()

@@ -199,6 +199,10 @@ func (o *Own) Finish(exit workload.Exit, failure error) error {
 	if o == nil {
 		return nil
 	}
+	if r := o.Record(); !r.Detached || r.Remove || r.Started.IsZero() {
+		o.server.finish(exit, failure)
+		return o.Discard()
+	}
 	err := o.Update(func(r *Record) {
 		r.Finished, r.Exit = time.Now(), &exit
 		if failure != nil {
@@ -206,9 +210,6 @@ func (o *Own) Finish(exit workload.Exit, failure error) error {
 		}
 	})
 	o.server.finish(exit, failure)
-	if r := o.Record(); !r.Detached || r.Remove || r.Started.IsZero() {
-		return errors.Join(err, o.Discard())
-	}
 	for _, name := range []string{controlName, lockName} { // the lock last: until then it is ours
 		if rerr := os.Remove(filepath.Join(o.dir, name)); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
 			err = errors.Join(err, rerr)

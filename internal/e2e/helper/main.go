@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,6 +67,13 @@ func main() {
 		}
 		fmt.Printf("terminal %dx%d\n", ws.Row, ws.Col)
 		time.Sleep(time.Hour)
+	case "job": // says that it runs, and that it goes on when it was stopped
+		on := make(chan os.Signal, 1)
+		signal.Notify(on, unix.SIGCONT)
+		fmt.Println("it runs")
+		for range on {
+			fmt.Println("it goes on")
+		}
 	case "sysrq":
 		if err := os.WriteFile("/proc/sysrq-trigger", []byte(arg), 0); err != nil {
 			fail("sysrq: %v", err)
