@@ -27,7 +27,7 @@ var _ workload.Controller = controller{}
 type live struct {
 	mu    sync.Mutex
 	ended bool
-	execs map[int]bool // processes of further commands
+	execs map[int]*os.Process // of further commands
 	all   sync.WaitGroup
 }
 
@@ -37,13 +37,13 @@ type live struct {
 func (c controller) Exec(ctx context.Context, spec workload.Spec, stdio workload.Stdio) (workload.Exit, error) {
 	if c.r.ids.single {
 		if spec.User.UID != 0 || spec.User.GID != 0 {
-			_, err := planIDs(spec.User)
+			_, err := planIDs(spec.User, false, "")
 			return workload.Exit{}, err
 		}
 		spec.User.Groups = nil
 	}
 	spec.Rootfs, spec.Volumes, spec.Extra, spec.ReadOnly = workload.Rootfs{}, nil, nil, false
-	x := &run{spec: spec, ids: c.r.ids}
+	x := &run{spec: spec, ids: c.r.ids, layers: c.r.layers}
 	process, err := c.start(x, stdio)
 	if err == nil {
 		defer c.r.live.remove(process.Pid)
@@ -77,10 +77,18 @@ func (l *live) remove(pid int) {
 
 // end says that the container has no use for further commands, and waits for
 // those that it has: its end has killed them.
-func (l *live) end() {
+//
+// Without a PID namespace it has not, and kill does.
+func (l *live) end(kill bool) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.ended = true
-	l.mu.Unlock()
+	if !kill {
+		return
+	}
+	for _, p := range l.execs {
+		_ = p.Kill() // it may have ended
+	}
 }
 
 // start starts a process in the container and tells it what to become.
@@ -132,12 +140,13 @@ func (c controller) fork(x *run, end *os.File) (*os.Process, error) {
 	}
 	x.execute = c.r.execute
 	x.execute.Spec, x.execute.PidsLimit = x.spec, ""
+	x.execute.Landlock = nil                                     // of two domains, neither may look into the other's processes
 	x.execute.CgroupMounts, x.execute.CgroupUnified = nil, false // are mounted
 	x.execute.Join = []handshake.Join{{Type: unix.CLONE_NEWNS, FD: len(files) - 2}}
 	if l.execs == nil {
-		l.execs = map[int]bool{}
+		l.execs = map[int]*os.Process{}
 	}
-	l.execs[process.Pid] = true
+	l.execs[process.Pid] = process
 	l.all.Add(1)
 	return process, nil
 }
@@ -164,21 +173,28 @@ func openNamespaces(pid int) (*namespaces, error) {
 		if err != nil {
 			return ns, err
 		}
+		if own(f, t.name) { // shared with the host: a user namespace gives no right to join it
+			_ = f.Close()
+			continue
+		}
 		ns.rest, ns.flags = append(ns.rest, f), append(ns.flags, t.flag)
 	}
 	user, err := open("user")
 	if err != nil {
 		return ns, err
 	}
-	own, err := os.Stat("/proc/self/ns/user")
-	if err != nil {
-		return ns, errors.Join(err, user.Close())
-	}
-	if theirs, err := user.Stat(); err == nil && os.SameFile(own, theirs) {
+	if own(user, "user") {
 		return ns, user.Close() // one cannot join one's own
 	}
 	ns.user = user
 	return ns, nil
+}
+
+// own reports whether a namespace is this process's.
+func own(f *os.File, name string) bool {
+	ours, err1 := os.Stat("/proc/self/ns/" + name)
+	theirs, err2 := f.Stat()
+	return err1 == nil && err2 == nil && os.SameFile(ours, theirs)
 }
 
 // joins are in order: without root a user namespace is what gives the right to

@@ -32,11 +32,13 @@ func (r *run) explain(err error) error {
 		out.Remedy = "Leave the limit out, or mount a cgroup hierarchy with the " + missing.Controller + " controller."
 	case errors.Is(err, unix.ENOSYS):
 		out.Remedy = "Containers need Linux 5.12 or newer."
+	case se != nil && se.Step == "mount the image" && r.ids.own && errors.Is(err, unix.EINVAL):
+		out.Remedy = "The image's file system has no id-mapped mounts in this kernel (EROFS has since Linux 5.19, tmpfs since 6.3): leave --userns private out."
 	case se != nil && se.Step == "mount the image":
 		out.Remedy = "Load the erofs module, and loop before Linux 6.12 (modprobe erofs loop)."
-	case se != nil && se.Step == "mount the overlay" && r.ids.rootless && errors.Is(err, unix.EPERM):
+	case se != nil && se.Step == "mount the overlay" && r.ids.rootless && !r.ids.own && errors.Is(err, unix.EPERM):
 		out.Remedy = "Without root, overlays need Linux 5.11 or newer: run duplex as root."
-	case se != nil && se.Step == "create the namespaces" && errors.Is(err, unix.EPERM) && r.ids.rootless:
+	case se != nil && se.Step == "create the namespaces" && errors.Is(err, unix.EPERM) && r.ids.rootless && !r.ids.own:
 		out.Remedy = "This host forbids user namespaces to users (kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns): run duplex as root, or allow them."
 	case se != nil && se.Step == "create the namespaces" && errors.Is(err, unix.EPERM):
 		out.Remedy = "Root needs CAP_SYS_ADMIN for that: run duplex outside the container it is in, or give that container the capability."

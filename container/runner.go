@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -14,7 +15,6 @@ import (
 
 	"github.com/duplex-run/duplex/container/cgroup"
 	"github.com/duplex-run/duplex/container/handshake"
-	"github.com/duplex-run/duplex/container/seccomp"
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -22,16 +22,23 @@ import (
 
 // Runner runs workloads in containers. The zero value is ready to use, by
 // several goroutines at once. The program must call Init first in main.
-type Runner struct{}
+type Runner struct {
+	Layers Layers
+}
 
 var _ workload.Runner = Runner{}
 
 // Run implements workload.Runner.
-func (Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdio, rec *workload.Recorder) (workload.Exit, error) {
-	r, err := prepare(spec, rec)
+func (o Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdio, rec *workload.Recorder) (workload.Exit, error) {
+	layers, err := o.Layers.resolve()
 	if err != nil {
 		return workload.Exit{}, err
 	}
+	r, err := prepare(spec, rec, o.Layers.UserNS)
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	r.layers = layers
 	// The parent-death signal is the thread's: it must outlive the container.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -51,6 +58,7 @@ type run struct {
 	spec     workload.Spec
 	rec      *workload.Recorder
 	ids      idMap
+	layers   *resolved
 	scratch  *hostdir.Run
 	cgroup   *cgroup.Set
 	init     *os.Process
@@ -58,16 +66,17 @@ type run struct {
 	exec     handshake.Conn // to exec
 	streams  *streams
 	selfTime time.Duration
+	hungUp   sync.Once
 	execute  handshake.Execute // what exec was told
 	live     live
 }
 
 // prepare checks what can be checked before anything is made.
-func prepare(spec workload.Spec, rec *workload.Recorder) (*run, error) {
+func prepare(spec workload.Spec, rec *workload.Recorder, userNS bool) (*run, error) {
 	if len(spec.Argv) == 0 {
 		return nil, &workload.Error{Op: "container", Err: errors.New("no command to run")}
 	}
-	ids, err := planIDs(spec.User)
+	ids, err := planIDs(spec.User, userNS, spec.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -151,10 +160,12 @@ var programPath = fmt.Sprintf("/proc/self/fd/%d", handshake.ProgramFD)
 
 func (r *run) attributes() *syscall.SysProcAttr {
 	sys := &syscall.SysProcAttr{
-		Setsid:    true,
-		Pdeathsig: syscall.SIGKILL,
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS |
-			unix.CLONE_NEWIPC | unix.CLONE_NEWNET,
+		Setsid:     true,
+		Pdeathsig:  syscall.SIGKILL,
+		Cloneflags: r.layers.cloneFlags() | unix.CLONE_NEWNET,
+	}
+	if r.layers.HostPID {
+		sys.Pdeathsig = 0 // it has to end its children: it notices by its socket
 	}
 	r.ids.apply(sys)
 	return sys
@@ -166,9 +177,12 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 	if err := r.conn.Send(handshake.Message{Kind: handshake.KindSetup, Setup: &handshake.Setup{
 		Rootfs: r.spec.Rootfs, Hostname: launch.Hostname(r.spec),
 		Rootless: r.ids.rootless, WaitMapped: r.ids.helper, TTYGroup: !r.ids.single,
-		CgroupFD: r.cgroup.Unified() != nil, ExecFiles: len(execFiles(r.cgroup)),
-		Extra: r.spec.Extra, Volumes: r.spec.Volumes,
+		SentLower: r.ids.own, CgroupFD: r.cgroup.Unified() != nil, ExecFiles: len(execFiles(r.cgroup)),
+		Extra: r.spec.Extra, Volumes: r.spec.Volumes, Shared: r.layers.shared(), NoMasks: r.layers.NoMasks,
 	}}); err != nil {
+		return nil, err
+	}
+	if err := r.sendImage(); err != nil {
 		return nil, err
 	}
 	r.spec.Extra = nil // not for exec, nor to be kept
@@ -182,7 +196,8 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 	}
 	_, pidsLimit := r.cgroup.PidsLimit()
 	r.execute = handshake.Execute{
-		Spec: r.spec, SingleID: r.ids.single, Caps: seccomp.DefaultCapSet(), Seccomp: seccomp.Default(),
+		Spec: r.spec, SingleID: r.ids.single, Caps: r.layers.caps, Seccomp: r.layers.filter,
+		Landlock: r.landlock(), AppArmor: r.layers.apparmor, NewPrivileges: r.layers.NewPrivileges, HostCgroup: r.layers.HostCgroup,
 		CgroupTasks: len(r.cgroup.Tasks()), CgroupMounts: r.cgroup.Names(),
 		CgroupUnified: cgroup.OnlyUnified(), PidsLimit: pidsLimit,
 	}
@@ -322,6 +337,10 @@ func (r *run) account(exit *workload.Exit) {
 
 // kill ends PID 1 of the container, and with it all of its processes.
 func (r *run) kill() {
+	if r.layers.HostPID {
+		r.hangUp()
+		return
+	}
 	_ = r.init.Kill() // an error means that it has ended
 }
 
@@ -331,7 +350,7 @@ func (r *run) wait() error {
 	if r.init == nil {
 		return nil
 	}
-	r.live.end()
+	r.live.end(r.layers.HostPID)
 	r.kill()
 	state, err := r.init.Wait()
 	r.live.all.Wait() // they were killed with it

@@ -159,7 +159,7 @@ func TestUser(t *testing.T) {
 	spec := newSpec(tree, "view")
 	spec.User = workload.User{UID: 1000, GID: 1001, Groups: []uint32{7}, Home: "/home/u"}
 	r, err := tryRun(t, spec, nil)
-	if ids, perr := planIDs(workload.User{}); perr == nil && ids.single {
+	if ids, perr := planIDs(workload.User{}, false, "x"); perr == nil && ids.single {
 		var we *workload.Error
 		if !errors.As(err, &we) || we.Remedy == "" {
 			t.Fatalf("a user that is not mapped: %v, want a refusal with a remedy", err)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"os/exec"
 	"os/user"
@@ -13,12 +14,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
 // idMap says how ids in the container relate to the host's.
 type idMap struct {
-	rootless bool
+	rootless bool // in a user namespace
+	// own: root's, of subuid and subgid, which it maps itself.
+	own bool
 	// single: only id 0 exists inside, and is the caller outside.
 	single bool
 	// helper: newuidmap(1) and newgidmap(1) map the ranges below.
@@ -34,10 +39,17 @@ type idRange struct{ start, count uint32 }
 // planIDs picks the map: none for root; the caller's subordinate ids where they
 // and the setuid helpers are installed; else just the caller as id 0, which
 // allows no other user.
-func planIDs(u workload.User) (idMap, error) {
+//
+// With own, root gets a user namespace as well: of its subordinate ids, or of a
+// range that id picks, so that two containers have no user in common.
+func planIDs(u workload.User, own bool, id string) (idMap, error) {
 	m := idMap{uid: os.Geteuid(), gid: os.Getegid()}
 	if m.uid == 0 {
-		return m, nil
+		if own {
+			m.own, m.rootless = true, true
+			m.ownRanges(id)
+		}
+		return m, m.inRange(u)
 	}
 	m.rootless = true
 	why := m.findRanges()
@@ -50,14 +62,49 @@ func planIDs(u workload.User) (idMap, error) {
 			Err:    fmt.Errorf("only user 0 exists in this user namespace: %w", why),
 			Remedy: "Run duplex as root, or give this account subordinate ids: install uidmap, then usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME.",
 		}
-	case m.helper && (u.UID > m.subuid.count || u.GID > m.subgid.count):
-		return m, &workload.Error{
-			Op:     fmt.Sprintf("container: run as user %d:%d", u.UID, u.GID),
-			Err:    fmt.Errorf("this account has %d subordinate user ids and %d group ids", m.subuid.count, m.subgid.count),
-			Remedy: "Run duplex as root, or give this account more subordinate ids.",
-		}
 	}
-	return m, nil
+	return m, m.inRange(u)
+}
+
+// inRange says whether the map has u. Without own, id 0 comes on top of the range.
+func (m *idMap) inRange(u workload.User) error {
+	most := func(r idRange) uint32 {
+		if m.own {
+			return r.count - 1
+		}
+		return r.count
+	}
+	if !m.helper && !m.own || u.UID <= most(m.subuid) && u.GID <= most(m.subgid) {
+		return nil
+	}
+	return &workload.Error{
+		Op:     fmt.Sprintf("container: run as user %d:%d", u.UID, u.GID),
+		Err:    fmt.Errorf("this account has %d subordinate user ids and %d group ids", m.subuid.count, m.subgid.count),
+		Remedy: "Give this account more subordinate ids in /etc/subuid and /etc/subgid, or run the container without a user namespace of its own.",
+	}
+}
+
+// ownCount ids from ownFirst on, in ownSlots places, are the ranges that root
+// takes when /etc/subuid gives it none: in the middle of what systemd sets aside
+// for containers (524288 to 1879048191, UIDS-GIDS.md).
+const (
+	ownFirst = 1 << 30
+	ownCount = 1 << 16
+	ownSlots = 1 << 12
+)
+
+func (m *idMap) ownRanges(id string) {
+	names := []string{"0", "root"}
+	var err1, err2 error
+	m.subuid, err1 = findRange("/etc/subuid", names)
+	m.subgid, err2 = findRange("/etc/subgid", names)
+	if err1 == nil && err2 == nil && m.subuid.count >= ownCount && m.subgid.count >= ownCount {
+		return
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id))
+	m.subuid = idRange{ownFirst + h.Sum32()%ownSlots*ownCount, ownCount}
+	m.subgid = m.subuid
 }
 
 // findRanges looks for what the helpers need; its error says what is missing.
@@ -123,6 +170,13 @@ func (m idMap) apply(sys *syscall.SysProcAttr) {
 		return
 	}
 	sys.Cloneflags |= unix.CLONE_NEWUSER
+	if m.own {
+		sys.UidMappings = []syscall.SysProcIDMap{{HostID: int(m.subuid.start), Size: int(m.subuid.count)}}
+		sys.GidMappings = []syscall.SysProcIDMap{{HostID: int(m.subgid.start), Size: int(m.subgid.count)}}
+		sys.GidMappingsEnableSetgroups = true
+		sys.Credential = &syscall.Credential{} // user 0 there, with all capabilities
+		return
+	}
 	if m.single {
 		sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: m.uid, Size: 1}}
 		sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: m.gid, Size: 1}}
@@ -166,4 +220,23 @@ func runHelper(helper string, pid, id int, r idRange) error {
 		return fmt.Errorf("%s: %w: %s", helper, err, strings.TrimSpace(string(out)))
 	}
 	return nil
+}
+
+// sendImage mounts the image for a user namespace of root's, in which it may not
+// be mounted, and whose ids its files are to have.
+func (r *run) sendImage() error {
+	if !r.ids.own {
+		return nil
+	}
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", r.init.Pid))
+	if err != nil {
+		return r.blame(err)
+	}
+	defer func() { _ = ns.Close() }()
+	m, err := inside.MountImage(r.spec.Rootfs, ns)
+	if err != nil {
+		return &handshake.StepError{Step: "mount the image", Err: err}
+	}
+	defer func() { _ = m.Close() }()
+	return r.conn.SendFile(handshake.Message{Kind: handshake.KindRootfs}, int(m.Fd()))
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/testutil/attack"
 )
 
 // work is what runs in the containers of these tests: small commands, so that
@@ -45,6 +47,10 @@ func work(args []string) int {
 	if args[0] == "exit" {
 		n, _ := strconv.Atoi(args[1])
 		return n
+	}
+	if do, ok := attack.Commands[args[0]]; ok {
+		do(args[1:])
+		return 0
 	}
 	run, ok := commands[args[0]]
 	if !ok {

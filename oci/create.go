@@ -14,6 +14,7 @@ import (
 
 	"github.com/duplex-run/duplex/container/handshake"
 	"github.com/duplex-run/duplex/container/hook"
+	"github.com/duplex-run/duplex/container/seccomp"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/oci/cgroups"
 )
@@ -132,7 +133,7 @@ func grantable(p *handshake.Process, warn func(string)) {
 	}
 	wanted := p.Bounding | p.Effective | p.Permitted | p.Inheritable | p.Ambient
 	if missing := wanted &^ have; missing != 0 {
-		warn(fmt.Sprintf("capabilities %v cannot be granted: duplex itself does not have them", capNames(missing)))
+		warn(fmt.Sprintf("capabilities %v cannot be granted: duplex itself does not have them", seccomp.Names(missing)))
 	}
 	for _, set := range []*uint64{&p.Bounding, &p.Effective, &p.Permitted, &p.Inheritable, &p.Ambient} {
 		*set &= have

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/internal/testutil/attack"
 	"github.com/duplex-run/duplex/microvm"
 	"github.com/duplex-run/duplex/oci/machine/microvms"
 )
@@ -112,6 +113,11 @@ func work(args []string) int {
 		return 5
 	case "wait":
 		_ = unix.Pause() // until it is killed
+	default:
+		if do, ok := attack.Commands[args[0]]; ok {
+			do(args[1:])
+			return 0
+		}
 	}
 	return 99
 }

@@ -95,5 +95,6 @@ func plan(s *specs.Spec, id, bundle string) (*handshake.Plan, error) {
 	if filter != nil {
 		out.Process.Seccomp, out.Process.SeccompFlags, out.Process.Notify = filter.Program, filter.Flags, filter.Notify
 	}
+	out.Process.Landlock = landlock(s, out.Process)
 	return out, nil
 }

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,20 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/seccomp"
 )
 
 // capabilities are the names of capabilities(7), by number.
-var capabilities = []string{
-	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID",
-	"CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE",
-	"CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK",
-	"CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE",
-	"CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
-	"CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE",
-	"CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG",
-	"CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF",
-	"CAP_CHECKPOINT_RESTORE",
-}
+var capabilities = seccomp.Capabilities
 
 // capSet leaves out names that are not known: the specification asks for
 // a warning then, not for an error (config.md, "capabilities"); see warnings.
@@ -35,17 +27,6 @@ func capSet(names []string) uint64 {
 		}
 	}
 	return set
-}
-
-// capNames is the reverse of capSet.
-func capNames(set uint64) []string {
-	var out []string
-	for i, name := range capabilities {
-		if set&(1<<i) != 0 {
-			out = append(out, name)
-		}
-	}
-	return out
 }
 
 // rlimits are the resources of setrlimit(2).
@@ -84,6 +65,11 @@ func processPlan(p *specs.Process, preserve int) (*handshake.Process, error) {
 		Argv: p.Args, Env: lastOfEach(p.Env), Cwd: p.Cwd,
 		UID: p.User.UID, GID: p.User.GID, Groups: p.User.AdditionalGids, Umask: 0o022,
 		Terminal: p.Terminal, NoNewPrivs: p.NoNewPrivileges, AppArmor: p.ApparmorProfile, Preserve: preserve,
+	}
+	for _, id := range append([]uint32{p.User.UID, p.User.GID}, p.User.AdditionalGids...) {
+		if id == math.MaxUint32 { // to setresuid(2) "the one it has", which is root
+			return nil, fmt.Errorf("process.user: %d is not an id", id)
+		}
 	}
 	if p.User.Umask != nil {
 		if *p.User.Umask > 0o777 {

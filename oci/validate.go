@@ -17,7 +17,7 @@ func validate(s *specs.Spec) error {
 	}
 	for _, check := range []func(*specs.Spec) error{
 		otherPlatforms, checkRoot, checkProcess, checkNamespaces, checkIDMaps,
-		checkMounts, checkHooks, checkSysctls, checkDevices, checkNotSupported, checkPaths,
+		checkMounts, checkHooks, checkSysctls, checkDevices, checkNotSupported, checkPaths, checkLandlock,
 	} {
 		if err := check(s); err != nil {
 			return err

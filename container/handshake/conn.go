@@ -48,13 +48,22 @@ func (c Conn) Send(m Message) error {
 }
 
 // SendFile is Send with an open file attached (SCM_RIGHTS, unix(7)). Only for
-// a blocking socket and a message far below its buffer: it is sent at once.
+// a message far below the socket's buffer: it is sent at once.
 func (c Conn) SendFile(m Message, fd int) error {
 	buf, err := encode(m)
 	if err != nil {
 		return err
 	}
-	if err := unix.Sendmsg(int(c.F.Fd()), buf, unix.UnixRights(fd), nil, 0); err != nil {
+	raw, err := c.F.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("send %s: %w", m.Kind, err)
+	}
+	var serr error
+	err = raw.Write(func(to uintptr) bool {
+		serr = unix.Sendmsg(int(to), buf, unix.UnixRights(fd), nil, 0)
+		return serr != unix.EAGAIN && serr != unix.EINTR
+	})
+	if err = errors.Join(err, serr); err != nil {
 		return fmt.Errorf("send %s: %w", m.Kind, err)
 	}
 	return nil
@@ -135,7 +144,8 @@ func (c Conn) receiveFile(head []byte) (*os.File, int, error) {
 	if err != nil || len(fds) != 1 {
 		return nil, 0, fmt.Errorf("receive: %d files: %w", len(fds), errors.Join(err, unix.EBADMSG))
 	}
-	if err := unix.SetNonblock(fds[0], true); err != nil {
+	// A mount (O_PATH) has no such flag.
+	if err := unix.SetNonblock(fds[0], true); err != nil && !errors.Is(err, unix.EBADF) {
 		return nil, 0, errors.Join(err, unix.Close(fds[0]))
 	}
 	return os.NewFile(uintptr(fds[0]), "terminal"), n, nil

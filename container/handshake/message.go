@@ -5,6 +5,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/duplex-run/duplex/internal/confine"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -51,7 +52,7 @@ type Message struct {
 	Process json.RawMessage `json:"process,omitempty"` // go
 
 	// File came with the message:
-	File *os.File `json:"-"` // terminal: the master; notify: the listener
+	File *os.File `json:"-"` // terminal: the master; rootfs: a mount; notify: the listener
 }
 
 // Setup, Execute and Plan have methods for package json, because it would prepare
@@ -95,6 +96,7 @@ const (
 	KindSetup     Kind = "setup"
 	KindExecute   Kind = "execute"
 	KindMapped    Kind = "mapped"
+	KindRootfs    Kind = "rootfs"
 	KindReady     Kind = "ready"
 	KindGo        Kind = "go"
 	KindTerminal  Kind = "terminal"
@@ -120,6 +122,10 @@ type Setup struct {
 	Rootfs   workload.Rootfs `json:"rootfs"`
 	Hostname string          `json:"hostname"`
 	Rootless bool            `json:"rootless"`
+	// SentLower: the image comes as a mount of the message of KindRootfs that
+	// follows, because a user namespace may not make it.
+	SentLower bool     `json:"sent_lower,omitempty"`
+	Lower     *os.File `json:"-"` // that mount, at the receiver's
 	// WaitMapped: the user id map is written by another program; wait for it.
 	WaitMapped bool `json:"wait_mapped"`
 	TTYGroup   bool `json:"tty_group"` // group 5 is mapped
@@ -132,6 +138,18 @@ type Setup struct {
 	Extra []workload.ExtraFile `json:"extra,omitempty"`
 	// Volumes are bound into the root, in this order.
 	Volumes []workload.Volume `json:"volumes,omitempty"`
+	// Shared are the host's namespaces; NoMasks leaves the masked and read-only
+	// paths as they are.
+	Shared  Shared `json:"shared,omitzero"`
+	NoMasks bool   `json:"no_masks,omitempty"`
+}
+
+// Shared are namespaces that the container does not have of its own.
+type Shared struct {
+	PID    bool `json:"pid,omitempty"`
+	IPC    bool `json:"ipc,omitempty"`
+	UTS    bool `json:"uts,omitempty"`
+	Cgroup bool `json:"cgroup,omitempty"`
 }
 
 // Execute tells exec what to become.
@@ -140,7 +158,13 @@ type Execute struct {
 	SingleID bool          `json:"single_id"` // a user namespace that maps only id 0
 	// Caps are the capabilities to keep, as a set of bits.
 	Caps    uint64 `json:"caps"`
-	Seccomp []byte `json:"seccomp"`
+	Seccomp []byte `json:"seccomp"` // none: no filter
+	// Landlock is the domain to enter; nil is none.
+	Landlock *confine.Workload `json:"landlock,omitempty"`
+	AppArmor string            `json:"apparmor,omitempty"` // profile, "" for none
+	// NewPrivileges leaves no_new_privs out.
+	NewPrivileges bool `json:"new_privileges,omitempty"`
+	HostCgroup    bool `json:"host_cgroup,omitempty"` // no cgroup namespace
 	// CgroupTasks counts the open v1 "tasks" files to join, descriptors TasksFD on.
 	CgroupTasks int `json:"cgroup_tasks"`
 	// PidsLimit is written to the open file behind those, when it is not empty,

@@ -1,5 +1,7 @@
 package handshake
 
+import "github.com/duplex-run/duplex/internal/confine"
+
 // Plan is what the first process of an OCI container builds and becomes. Paths
 // of the container are absolute and meant below its root; paths of the host are
 // absolute.
@@ -161,10 +163,12 @@ type Process struct {
 	Inheritable uint64 `json:"inheritable"`
 	Ambient     uint64 `json:"ambient"`
 
-	Rlimits    []Rlimit   `json:"rlimits,omitempty"`
-	NoNewPrivs bool       `json:"no_new_privs,omitempty"`
-	AppArmor   string     `json:"apparmor,omitempty"`
-	Scheduler  *Scheduler `json:"scheduler,omitempty"`
+	Rlimits    []Rlimit `json:"rlimits,omitempty"`
+	NoNewPrivs bool     `json:"no_new_privs,omitempty"`
+	AppArmor   string   `json:"apparmor,omitempty"`
+	// Landlock is the domain to enter; nil is none.
+	Landlock  *confine.Workload `json:"landlock,omitempty"`
+	Scheduler *Scheduler        `json:"scheduler,omitempty"`
 	// IOPriority is the value of ioprio_set(2); 0 is none.
 	IOPriority int `json:"io_priority,omitempty"`
 	// Personality is the argument of personality(2); 0 is none (PER_LINUX).

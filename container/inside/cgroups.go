@@ -21,8 +21,10 @@ func enterCgroups(e *handshake.Execute) error {
 		}
 		_ = unix.Close(fd)
 	}
-	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
-		return fmt.Errorf("unshare: %w", err)
+	if !e.HostCgroup {
+		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
 	}
 	sys, err := os.OpenFile("/sys/fs", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if errors.Is(err, os.ErrNotExist) {

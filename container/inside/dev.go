@@ -17,8 +17,9 @@ const (
 )
 
 // defaultMounts are those of every container but /sys, docker's; ttyGroup says
-// that group 5 exists in its user namespace.
-func defaultMounts(ttyGroup bool) []handshake.Mount {
+// that group 5 exists in its user namespace, hostIPC that the IPC namespace is the
+// host's, to which its /dev/shm belongs.
+func defaultMounts(ttyGroup, hostIPC bool) []handshake.Mount {
 	pts := []handshake.Setting{{Key: "ptmxmode", Value: "0666"}, {Key: "mode", Value: "0620"}}
 	if ttyGroup {
 		pts = append(pts, handshake.Setting{Key: "gid", Value: "5"}) // "tty" in every distribution
@@ -26,13 +27,21 @@ func defaultMounts(ttyGroup bool) []handshake.Mount {
 	sized := func(mode string) []handshake.Setting {
 		return []handshake.Setting{{Key: "mode", Value: mode}, {Key: "size", Value: "65536k"}}
 	}
-	return []handshake.Mount{
+	mqueue := []handshake.Mount{{Type: "mqueue", Dest: "/dev/mqueue", Set: noSuidExecDev, Optional: true}}
+	shm := handshake.Mount{Type: "tmpfs", Source: "shm", Dest: "/dev/shm", Set: noSuidExecDev, Data: sized("1777")}
+	if hostIPC {
+		shm = handshake.Mount{Source: "/dev/shm", Dest: "/dev/shm", Set: noSuidExecDev}
+		mqueue = nil // only the namespace's owner may mount it
+		if _, err := os.Stat("/dev/mqueue"); err == nil {
+			mqueue = []handshake.Mount{{Source: "/dev/mqueue", Dest: "/dev/mqueue", Set: noSuidExecDev}}
+		}
+	}
+	return append([]handshake.Mount{
 		{Type: "proc", Dest: "/proc", Set: noSuidExecDev},
 		{Type: "tmpfs", Dest: "/dev", Set: noSuidExecDev, Data: sized("0755"), NoFollow: true},
 		{Type: "devpts", Dest: "/dev/pts", Set: noSuidExec, Data: pts},
-		{Type: "tmpfs", Source: "shm", Dest: "/dev/shm", Set: noSuidExecDev, Data: sized("1777")},
-		{Type: "mqueue", Dest: "/dev/mqueue", Set: noSuidExecDev, Optional: true},
-	}
+		shm,
+	}, mqueue...)
 }
 
 // mountSys mounts sysfs of the container's network namespace. A user namespace

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -93,23 +94,39 @@ func defaultSignals() error {
 // filter last because it forbids much of the above.
 func restrict(e *handshake.Execute) error {
 	keep := e.Caps
-	for _, step := range []struct {
-		name string
-		run  func() error
-	}{
+	steps := []ociStep{
 		{"make the root read-only", func() error { return readOnlyRoot(e.Spec.ReadOnly) }},
+		{"set the AppArmor profile", func() error { return setAppArmor(e.AppArmor) }},
 		{"drop capabilities", func() error { return dropBounding(keep) }},
 		{"become the user", func() error { return becomeUser(e) }},
 		{"drop capabilities", func() error { return setCaps(keep) }},
-		{"set no_new_privs", func() error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }},
 		{"close descriptors", func() error { return unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) }},
-		{"install the seccomp filter", func() error { return installSeccomp(e.Seccomp) }},
-	} {
+	}
+	// The domain and the filter take no_new_privs, or CAP_SYS_ADMIN while it is
+	// there.
+	last := []ociStep{
+		{"enter the Landlock domain", func() error { return enterLandlock(e.Landlock) }},
+		{"install the seccomp filter", func() error { return filterIfAny(e.Seccomp) }},
+	}
+	if e.NewPrivileges {
+		steps = slices.Insert(steps, 2, last...)
+	} else {
+		steps = append(steps, ociStep{"set no_new_privs", func() error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }})
+		steps = append(steps, last...)
+	}
+	for _, step := range steps {
 		if err := step.run(); err != nil {
 			return &handshake.StepError{Step: step.name, Err: err}
 		}
 	}
 	return nil
+}
+
+func filterIfAny(filter []byte) error {
+	if len(filter) == 0 {
+		return nil
+	}
+	return installSeccomp(filter)
 }
 
 // readOnlyRoot comes after the working directory was made.

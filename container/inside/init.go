@@ -64,9 +64,21 @@ func initMain(c handshake.Conn) error {
 		return &handshake.StepError{Step: "start init", Err: errors.Join(err, errors.New("no setup"))}
 	}
 	s := m.Setup
+	if s.SentLower {
+		m, err := c.Expect(handshake.KindRootfs)
+		if err != nil {
+			return &handshake.StepError{Step: "start init", Err: err}
+		}
+		s.Lower = m.File
+	}
 	if s.WaitMapped {
 		if err := becomeRoot(c); err != nil {
 			return &handshake.StepError{Step: "map user ids", Err: err}
+		}
+	}
+	if s.Shared.PID {
+		if err := adopt(); err != nil {
+			return &handshake.StepError{Step: "start init", Err: err}
 		}
 	}
 	child, err := startExec(s)
@@ -83,8 +95,12 @@ func initMain(c handshake.Conn) error {
 	if err := renounce(); err != nil {
 		return &handshake.StepError{Step: "drop init's privileges", Err: err}
 	}
-	go follow(c, child)
-	return reap(c, child)
+	end := func() {}
+	if s.Shared.PID {
+		end = killChildren
+	}
+	go follow(c, child, end)
+	return reap(c, child, end)
 }
 
 // becomeRoot waits for the user id map and takes id 0 in it. Ambient
@@ -161,10 +177,11 @@ func renounce() error {
 
 // follow forwards signals from duplex and ends the container when duplex is
 // gone.
-func follow(c handshake.Conn, child int) {
+func follow(c handshake.Conn, child int, end func()) {
 	for {
 		m, err := c.Receive()
 		if err != nil {
+			end()
 			os.Exit(workload.StatusError)
 		}
 		if m.Kind == handshake.KindSignal {
@@ -176,7 +193,7 @@ func follow(c handshake.Conn, child int) {
 
 // reap waits for every child, orphans included, until the workload ends, and
 // reports how. Returning ends PID 1 and everything in its namespace.
-func reap(c handshake.Conn, child int) error {
+func reap(c handshake.Conn, child int, end func()) error {
 	for {
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, 0, nil)
@@ -193,6 +210,7 @@ func reap(c handshake.Conn, child int) error {
 		if status.Signaled() {
 			exit = &workload.Exit{Signal: int(status.Signal())}
 		}
+		end()
 		err = c.Send(handshake.Message{Kind: handshake.KindExit, Exit: exit})
 		if errors.Is(err, unix.EPIPE) || errors.Is(err, io.ErrClosedPipe) {
 			return nil // duplex is gone

@@ -6,12 +6,17 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/workload"
 )
 
 // openLower opens the image: the EROFS file, or the tree where there is no
 // EROFS file or this process may not mount one.
 func (b *builder) openLower() error {
 	r := b.setup.Rootfs
+	if b.lower = b.setup.Lower; b.lower != nil {
+		return nil
+	}
 	var err error
 	if r.EROFS != "" && !b.setup.Rootless {
 		if b.lower, err = os.Open(r.EROFS); err == nil {
@@ -30,6 +35,9 @@ func (b *builder) openLower() error {
 
 // mountLower makes b.lower the root directory of the image, mounted.
 func (b *builder) mountLower() error {
+	if b.setup.Lower != nil {
+		return b.attachLower()
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(b.lower.Fd()), &st); err != nil {
 		return fmt.Errorf("stat %s: %w", b.lower.Name(), err)
@@ -52,12 +60,61 @@ func (b *builder) mountLower() error {
 	}
 	_ = b.lower.Close()
 	b.lower = m
+	return b.attachLower()
+}
+
+// attachLower gives the image's mount a place, which an overlay wants it to have.
+func (b *builder) attachLower() error {
 	at, err := openIn(b.stage, "lower")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = at.Close() }()
-	return attach(m, at)
+	return attach(b.lower, at)
+}
+
+// MountImage makes a detached mount of an image on which ids are those of the
+// user namespace ns, in a process that may: of its EROFS file, or of its tree.
+func MountImage(r workload.Rootfs, ns *os.File) (*os.File, error) {
+	m, err := mountImage(r)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.MountSetattr(int(m.Fd()), "", unix.AT_EMPTY_PATH,
+		&unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("map the ids: %w", err), m.Close())
+	}
+	return m, nil
+}
+
+func mountImage(r workload.Rootfs) (*os.File, error) {
+	var eerr error
+	if r.EROFS != "" {
+		f, err := os.Open(r.EROFS)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }()
+		info, err := f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		m, err := mountEROFS(f, info.Mode()&os.ModeDevice != 0)
+		if err == nil {
+			return m, nil
+		}
+		eerr = err
+	}
+	if r.Tree == "" {
+		return nil, eerr
+	}
+	tree, err := os.OpenFile(r.Tree, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, errors.Join(eerr, err)
+	}
+	defer func() { _ = tree.Close() }()
+	return cloneMount(tree, "", false)
 }
 
 const lowerAttrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV

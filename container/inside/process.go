@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/internal/confine"
 	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -34,6 +36,8 @@ func (o *oci) processSteps() []ociStep {
 		{"raise the resource limits", func() error { return raiseRlimits(p.Rlimits) }},
 		{"set the personality", func() error { return setPersonality(p.Personality) }},
 		{"set no_new_privs", func() error { return noNewPrivs(p) }},
+		{"close descriptors", func() error { return closeRest(p) }},
+		{"enter the Landlock domain", func() error { return enterLandlock(p.Landlock) }},
 		{"install the seccomp filter", o.earlySeccomp},
 		{"drop capabilities", func() error { return dropBounding(p.Bounding) }},
 		{"become the user", func() error { return becomeProcessUser(p) }},
@@ -83,13 +87,19 @@ func (e *notExecutable) Error() string { return e.message }
 func (e *notExecutable) Unwrap() error { return e.errno }
 
 // enterAsUser enters the working directory once more: its owner may be allowed
-// what root of a user namespace is not, and the other way round. That it is
-// still inside the root was checked by the first time.
+// what root of a user namespace is not, and the other way round. It may have been
+// swapped for another meanwhile (CVE-2024-21626).
 func (o *oci) enterAsUser() error {
 	if err := unix.Chdir(o.plan.Process.Cwd); err != nil && !errors.Is(err, unix.EACCES) {
 		return err
 	}
-	return nil
+	return launch.InsideRoot()
+}
+
+// closeRest makes sure that the program gets the standard streams, and those
+// descriptors that are meant for it.
+func closeRest(p *handshake.Process) error {
+	return unix.CloseRange(uint(3+p.Preserve), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 }
 
 // withHome adds HOME of the user's entry in the container's /etc/passwd where
@@ -140,6 +150,16 @@ func setAppArmor(profile string) error {
 		}
 	}
 	return errors.New("this kernel has no AppArmor")
+}
+
+// enterLandlock puts this thread into a Landlock domain, as far as the kernel has
+// it.
+func enterLandlock(d *confine.Workload) error {
+	if d == nil {
+		return nil
+	}
+	_, err := d.Enter()
+	return err
 }
 
 func setScheduler(p *handshake.Process) error {

@@ -27,9 +27,9 @@ type builder struct {
 // host's is gone from this mount namespace. It returns the phases passed.
 func build(s *handshake.Setup) ([]handshake.Stamp, error) {
 	b := &builder{setup: s}
-	b.files = &handshake.Files{
-		Mounts: defaultMounts(s.TTYGroup),
-		Masked: append(cpuThermalPaths(), maskedPaths...), ReadOnly: readOnlyPaths,
+	b.files = &handshake.Files{Mounts: defaultMounts(s.TTYGroup, s.Shared.IPC)}
+	if !s.NoMasks {
+		b.files.Masked, b.files.ReadOnly = append(cpuThermalPaths(), maskedPaths...), readOnlyPaths
 	}
 	defer b.close()
 	unix.Umask(0)
@@ -51,7 +51,7 @@ func build(s *handshake.Setup) ([]handshake.Stamp, error) {
 		{"mask paths", b.maskPaths},
 		{"make paths read-only", b.readOnlyPaths},
 		{"mount the volumes", b.mountVolumes},
-		{"set the host name", func() error { return unix.Sethostname([]byte(s.Hostname)) }},
+		{"set the host name", b.setHostname},
 		{"bring the loopback interface up", loopbackUp},
 		{"", func() error {
 			stamps = append(stamps, handshake.Stamp{Phase: workload.PhaseLoaded, Ns: workload.Now()})
@@ -64,6 +64,13 @@ func build(s *handshake.Setup) ([]handshake.Stamp, error) {
 		}
 	}
 	return append(stamps, handshake.Stamp{Phase: workload.PhaseEntered, Ns: workload.Now()}), nil
+}
+
+func (b *builder) setHostname() error {
+	if b.setup.Shared.UTS {
+		return nil
+	}
+	return unix.Sethostname([]byte(b.setup.Hostname))
 }
 
 func (b *builder) close() {

@@ -24,6 +24,8 @@ type tree struct {
 	null *os.File // the host's /dev/null, checked to be it
 	// empty is an empty directory of a mount of ours, once one is needed.
 	empty *os.File
+	// kept are procfs and sysfs by their place, see keep.
+	kept map[string]*os.File
 }
 
 // steps make the file system as far as the hooks that come before pivot_root
@@ -230,7 +232,7 @@ func (t *tree) makeCwd() error {
 // symbolic links are followed inside the root only.
 func (t *tree) atEach(paths []string, do func(at *os.File) error) error {
 	for _, p := range paths {
-		at, err := openInside(t.root, p)
+		at, err := t.openMasked(p)
 		if missing(err) {
 			continue
 		}
@@ -329,6 +331,9 @@ func (t *tree) enter() error {
 }
 
 func (t *tree) close() {
+	for _, f := range t.kept {
+		_ = f.Close()
+	}
 	for _, f := range []*os.File{t.root, t.null, t.empty} {
 		if f != nil {
 			_ = f.Close()

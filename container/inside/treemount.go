@@ -33,6 +33,9 @@ func (t *tree) mount(m handshake.Mount) error {
 		return err
 	}
 	defer func() { _ = at.Close() }()
+	if err := overProc(m.Dest, f, at); err != nil {
+		return err
+	}
 	if m.CopyUp {
 		if err := copyUp(at, f); err != nil {
 			return fmt.Errorf("tmpcopyup: %w", err)
@@ -44,7 +47,42 @@ func (t *tree) mount(m handshake.Mount) error {
 	if err := attach(f, at); err != nil {
 		return err
 	}
+	t.keep(m, f)
 	return propagation(f, m)
+}
+
+// keep remembers procfs and sysfs, so that their paths are masked in them and
+// not where the names lead by then: a name may be swapped for a link meanwhile
+// (CVE-2019-19921).
+func (t *tree) keep(m handshake.Mount, f *os.File) {
+	if (m.Type != "proc" || m.Dest != "/proc") && (m.Type != "sysfs" || m.Dest != "/sys") {
+		return
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return
+	}
+	if t.kept == nil {
+		t.kept = map[string]*os.File{}
+	}
+	if old := t.kept[m.Dest]; old != nil {
+		_ = old.Close()
+	}
+	t.kept[m.Dest] = os.NewFile(uintptr(fd), m.Dest)
+}
+
+// openMasked opens a path to be masked or made read-only.
+func (t *tree) openMasked(name string) (*os.File, error) {
+	name = path.Clean("/" + name)
+	for dest, f := range t.kept {
+		if name == dest {
+			return openInside(f, ".")
+		}
+		if below, ok := strings.CutPrefix(name, dest+"/"); ok {
+			return openInside(f, below)
+		}
+	}
+	return openInside(t.root, name)
 }
 
 // newTreeMount makes the mount, detached, and says whether its root is a
@@ -121,6 +159,31 @@ func (t *tree) mountPoint(m handshake.Mount, dir bool) (*os.File, error) {
 	return openIn(t.root, strings.TrimLeft(path.Clean(m.Dest), "/"))
 }
 
+// inProc are the files of procfs that engines put others on (lxcfs), and that
+// nothing of a container's set-up depends on: runc's list.
+var inProc = []string{
+	"/proc/cpuinfo", "/proc/diskstats", "/proc/loadavg", "/proc/meminfo", "/proc/slabinfo",
+	"/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/net/dev", "/proc/sys/kernel/ns_last_pid",
+	"/proc/sys/crypto/fips_enabled",
+}
+
+// overProc refuses to put the mount f on /proc or into it: there are the masks,
+// and what tools read and write to confine themselves (CVE-2019-16884). It looks
+// at what is at the place, which a symbolic link may have led to.
+func overProc(dest string, f, at *os.File) error {
+	isProc := func(f *os.File) bool {
+		var st unix.Statfs_t
+		return f != nil && unix.Fstatfs(int(f.Fd()), &st) == nil && st.Type == unix.PROC_SUPER_MAGIC
+	}
+	switch {
+	case dest != "/proc" && !isProc(at), isProc(f), slices.Contains(inProc, dest):
+		return nil
+	case dest == "/proc":
+		return errors.New("only procfs can be mounted there")
+	}
+	return errors.New("it would cover a part of procfs")
+}
+
 // attributes sets what options say of the mount and of the mounts below it.
 func attributes(f *os.File, m handshake.Mount) error {
 	set := func(attr unix.MountAttr, recursive bool) error {
@@ -169,6 +232,9 @@ func (t *tree) mountCgroup(m handshake.Mount) error {
 		return err
 	}
 	defer func() { _ = at.Close() }()
+	if err := overProc(m.Dest, nil, at); err != nil {
+		return err
+	}
 	if t.files.V2 == "" && len(t.files.V1) == 0 {
 		return nil // a user without groups of its own: the directory stays empty
 	}

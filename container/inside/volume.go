@@ -23,18 +23,35 @@ func (b *builder) openVolumes() error {
 			return fmt.Errorf("volume %s: %w", v.Host, err)
 		}
 		b.volumes = append(b.volumes, m)
-		if v.ReadOnly {
-			if err := setAttrs(m, unix.MOUNT_ATTR_RDONLY, true); err != nil {
-				return fmt.Errorf("volume %s: %w", v.Host, err)
-			}
+		attrs, err := volumeAttrs(m, v.ReadOnly)
+		if err == nil && attrs != 0 {
+			err = setAttrs(m, attrs, true)
+		}
+		if err != nil {
+			return fmt.Errorf("volume %s: %w", v.Host, err)
 		}
 	}
 	return nil
 }
 
+// volumeAttrs has a directory be nodev: the workload may make device nodes there
+// (CAP_MKNOD), which docker's device cgroup would make useless. A device that is
+// a volume itself is meant to be used.
+func volumeAttrs(m *os.File, readOnly bool) (uint64, error) {
+	dir, err := isDir(m)
+	var attrs uint64
+	if dir {
+		attrs |= unix.MOUNT_ATTR_NODEV
+	}
+	if readOnly {
+		attrs |= unix.MOUNT_ATTR_RDONLY
+	}
+	return attrs, err
+}
+
 // mountVolumes attaches them, at places found and made inside the new root.
-// Flags that the host's mounts have (nosuid, nodev) stay; none is added, as with
-// docker.
+// Flags that the host's mounts have (nosuid, noexec) stay; but for nodev none is
+// added, as with docker.
 func (b *builder) mountVolumes() error {
 	for i, v := range b.setup.Volumes {
 		m := b.volumes[i]
@@ -46,7 +63,9 @@ func (b *builder) mountVolumes() error {
 		if err != nil {
 			return fmt.Errorf("volume %s: %w", v.Host, err)
 		}
-		err = attach(m, at)
+		if err = overProc(v.Guest, m, at); err == nil {
+			err = attach(m, at)
+		}
 		_ = at.Close()
 		if err != nil {
 			return fmt.Errorf("volume %s on %s: %w", v.Host, v.Guest, err)

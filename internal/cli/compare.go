@@ -57,7 +57,7 @@ func (f *compareFlags) register(fs *pflag.FlagSet) {
 	fs.IntVarP(&f.n, "runs", "n", 10, "`N` samples of each side")
 	fs.IntVar(&f.warmup, "warmup", 1, "`N` runs of each side before them, thrown away")
 	fs.Uint64Var(&f.seed, "seed", 0, "seed `N` of the order and the statistics; 0 draws one")
-	fs.StringSliceVar(&f.sides, "isolation", nil, "two or three `KINDS` to compare, of vm, vm-warm (restored from a snapshot) and container; twice the same shows the noise (A/A) (default vm,vm-warm,container)")
+	fs.StringSliceVar(&f.sides, "isolation", nil, "two or three `KINDS` to compare, of vm, vm-warm (restored from a snapshot), container, and container-no-LAYER (seccomp, landlock, ...); twice the same shows the noise (A/A) (default vm,vm-warm,container)")
 	fs.BoolVar(&f.json, "json", false, "print the whole document as JSON instead of tables")
 	fs.StringVar(&f.output, "output", "", "also write the JSON document to `FILE`")
 	fs.BoolVar(&f.noProbe, "no-probe", false, "leave the isolation part out")
@@ -83,7 +83,7 @@ func (f *compareFlags) columns(a *app) ([]compare.Column, error) {
 	for _, s := range f.sides {
 		c := compare.Column(s)
 		if !c.Valid() {
-			return nil, a.usage("--isolation: %q: want vm, vm-warm or container", s)
+			return nil, a.usage("--isolation: %q: want vm, vm-warm, container, or container-no- and one of %s", s, strings.Join(compare.Layers(), ", "))
 		}
 		sides = append(sides, c)
 	}
@@ -202,7 +202,7 @@ func (f *compareFlags) here(ctx context.Context, a *app, fs *pflag.FlagSet, side
 		return nil, fmt.Errorf("find the duplex binary: %w", err)
 	}
 	ref, cmd := imageArg(fs)
-	needTree := slices.Contains(sides, compare.Container) && os.Geteuid() != 0
+	needTree := slices.ContainsFunc(sides, compare.Column.Container) && os.Geteuid() != 0
 	img, err := a.image(ctx, ref, needTree)
 	if err != nil {
 		return nil, err

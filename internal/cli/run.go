@@ -28,6 +28,8 @@ var runCommand = command{
 // runFlags are the flags of `duplex run`.
 type runFlags struct {
 	runOptions
+	securityFlags
+	layers        container.Layers
 	isolation     string
 	vm, container bool
 	warm          bool
@@ -59,6 +61,7 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.remove, "rm", false, "forget a detached run when it ends; one in the foreground leaves nothing anyway")
 	fs.BoolVar(&f.warm, "warm", false, "restore a booted microVM from a snapshot, which the first such run makes; see 'duplex snapshot'")
 	f.runOptions.register(fs)
+	f.securityFlags.register(fs)
 	fs.StringVar(&f.network, "network", "none", "network of a microVM: none, user, or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP]; mac=ADDRESS")
 	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host to the microVM, with --network user")
 	fs.StringVar(&f.trace, "trace", "", "write every exit of the microVM to `FILE`; see 'duplex trace'")
@@ -142,6 +145,16 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	}
 	if err := f.checkWarm(a, iso); err != nil {
 		return none, err
+	}
+	layers, gives, err := f.securityFlags.parse(a, fs, iso)
+	if err != nil {
+		return none, err
+	}
+	f.layers = layers
+	if f.detached == 0 && a.labFor(f.lab, iso == workload.VM) == "" { // else the other one says it
+		for _, g := range gives {
+			a.warn("warning: " + g)
+		}
 	}
 	a.sweep()
 	if f.detach && f.detached == 0 {
@@ -234,7 +247,7 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 		}
 	}
 	if iso == workload.Container {
-		return container.Runner{}, spec, nil
+		return container.Runner{Layers: f.layers}, spec, nil
 	}
 	guest, err := a.guest(ctx, &f.runOptions)
 	if err != nil {

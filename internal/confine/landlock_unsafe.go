@@ -58,13 +58,11 @@ func Landlock(rules ...Beneath) error {
 		return ErrNoLandlock
 	}
 	attr, size := handled(abi)
-	// SAFETY: the kernel reads size bytes of attr, at most its size, and keeps
-	// no reference.
-	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), size, 0)
-	if errno != 0 {
-		return fmt.Errorf("landlock_create_ruleset: %w", errno)
+	fd, err := newRuleset(attr, size)
+	if err != nil {
+		return err
 	}
-	defer func() { _ = unix.Close(int(fd)) }()
+	defer func() { _ = unix.Close(fd) }()
 	for _, r := range rules {
 		access := attr.fs &^ fsExecute
 		if r.ReadOnly {
@@ -77,17 +75,37 @@ func Landlock(rules ...Beneath) error {
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			access &= fsOfFile
 		}
-		rule := unix.LandlockPathBeneathAttr{Allowed_access: access, Parent_fd: int32(r.Dir.Fd())}
-		// SAFETY: the kernel reads struct landlock_path_beneath_attr, 12 bytes,
-		// which rule begins with, and keeps no reference to it.
-		_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, fd, unix.LANDLOCK_RULE_PATH_BENEATH,
-			uintptr(unsafe.Pointer(&rule)), 0, 0, 0)
-		if errno != 0 {
-			return fmt.Errorf("landlock_add_rule %s: %w", r.Dir.Name(), errno)
+		if err := addRule(fd, int(r.Dir.Fd()), access); err != nil {
+			return fmt.Errorf("%w: %s", err, r.Dir.Name())
 		}
 	}
-	if err := allThreads(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0); err != nil {
+	if err := allThreads(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(fd), 0); err != nil {
 		return fmt.Errorf("landlock_restrict_self: %w", err)
+	}
+	return nil
+}
+
+// newRuleset makes a ruleset of attr, of which the kernel knows size bytes, and
+// returns its descriptor.
+func newRuleset(attr rulesetAttr, size uintptr) (int, error) {
+	// SAFETY: the kernel reads size bytes of attr, at most its size, and keeps
+	// no reference.
+	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), size, 0)
+	if errno != 0 {
+		return -1, fmt.Errorf("landlock_create_ruleset: %w", errno)
+	}
+	return int(fd), nil
+}
+
+// addRule allows access beneath the directory, or to the file, dir.
+func addRule(ruleset, dir int, access uint64) error {
+	rule := unix.LandlockPathBeneathAttr{Allowed_access: access, Parent_fd: int32(dir)}
+	// SAFETY: the kernel reads struct landlock_path_beneath_attr, 12 bytes,
+	// which rule begins with, and keeps no reference to it.
+	_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH,
+		uintptr(unsafe.Pointer(&rule)), 0, 0, 0)
+	if errno != 0 {
+		return fmt.Errorf("landlock_add_rule: %w", errno)
 	}
 	return nil
 }

@@ -109,6 +109,36 @@ func checkStudy(t *testing.T, st *compare.Study, vm bool) {
 	}
 }
 
+// A layer that is switched off is one that the probe does not find, and nothing
+// else changes.
+func TestCompareLayers(t *testing.T) {
+	r := duplex(t, nil, "compare", "--isolation=container,container-no-seccomp,container-no-masks", "--lab=never",
+		"-n", "1", "--warmup=0", "--json", image, "/helper", "exit", "0")
+	if r.status != 0 {
+		t.Fatalf("status %d, stderr %q", r.status, r.stderr)
+	}
+	st := readDocument(t, []byte(r.stdout)).Summary.Isolation
+	finding := func(side int, name string) string {
+		for _, f := range st.Sides[side].Findings {
+			if f.Name == name {
+				return f.String()
+			}
+		}
+		t.Fatalf("side %d has no %q: %+v", side, name, st.Sides[side])
+		return ""
+	}
+	for name, changes := range map[string][2]bool{ // without seccomp, without masks
+		"seccomp": {true, false}, "user namespace": {true, false}, "io_uring": {true, false},
+		"writable /proc": {false, true}, "capabilities": {}, "raw socket": {}, "set clock": {},
+	} {
+		for i, want := range changes {
+			if got := finding(i+1, name) != finding(0, name); got != want {
+				t.Errorf("%s: %q, with every layer %q", name, finding(i+1, name), finding(0, name))
+			}
+		}
+	}
+}
+
 // Ctrl-C ends the run under way, prints what was measured, and leaves nothing.
 func TestCompareInterrupted(t *testing.T) {
 	runtime := filepath.Join(t.TempDir(), "run")

@@ -102,15 +102,23 @@ func EnterCwd(cwd string) error {
 	if err != nil {
 		return fmt.Errorf("enter working directory %q: %w", cwd, bare(err))
 	}
+	if err := InsideRoot(); err != nil {
+		return fmt.Errorf("enter working directory %q: %w", cwd, err)
+	}
+	return nil
+}
+
+// InsideRoot is an error unless the working directory is below the root.
+func InsideRoot() error {
 	// The raw system call: a directory that is not below the root comes back
 	// as "(unreachable)/..." (getcwd(2)), and os.Getwd would believe $PWD.
 	var buf [unix.PathMax]byte
 	n, err := unix.Getcwd(buf[:])
 	if err != nil {
-		return fmt.Errorf("enter working directory %q: getcwd: %w", cwd, err)
+		return fmt.Errorf("getcwd: %w", err)
 	}
 	if n < 1 || buf[0] != '/' {
-		return fmt.Errorf("enter working directory %q: it is outside the root file system", cwd)
+		return errors.New("it is outside the root file system")
 	}
 	return nil
 }

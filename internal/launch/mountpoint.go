@@ -14,7 +14,8 @@ import (
 // or file when dir is false. Symbolic links are followed inside root only, an
 // absolute one from root on; one that leads nowhere is an error.
 //
-// Precondition: nothing but the caller changes the tree below root.
+// Others may change the tree meanwhile: each name is looked up from root once
+// more, so that what is opened, and what is made, is never outside.
 func MountPoint(root *os.File, path string, dir bool) (*os.File, error) {
 	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 	if len(names) == 0 {

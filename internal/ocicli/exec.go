@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"strconv"
@@ -129,20 +130,26 @@ func (f *ociExecFlags) makeProcess(c *oci.Container, fs *pflag.FlagSet) (*specs.
 	if f.user == "" {
 		return p, nil
 	}
-	uid, gid, hasGID := strings.Cut(f.user, ":")
-	u, err := strconv.ParseUint(uid, 10, 32)
-	if err != nil {
-		return nil, fmt.Errorf("--user %s: want UID[:GID], as numbers", f.user)
+	return p, setUser(p, f.user)
+}
+
+// setUser sets the ids of UID[:GID].
+func setUser(p *specs.Process, user string) error {
+	text, gid, hasGID := strings.Cut(user, ":")
+	if !hasGID {
+		gid = strconv.FormatUint(uint64(p.User.GID), 10)
 	}
-	p.User.UID = uint32(u)
-	if hasGID {
-		g, err := strconv.ParseUint(gid, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("--user %s: want UID[:GID], as numbers", f.user)
+	for _, id := range []struct {
+		text string
+		to   *uint32
+	}{{text, &p.User.UID}, {gid, &p.User.GID}} {
+		n, err := strconv.ParseUint(id.text, 10, 32)
+		if err != nil || n == math.MaxUint32 { // to setresuid(2) "the one it has"
+			return fmt.Errorf("--user %s: want UID[:GID], as numbers", user)
 		}
-		p.User.GID = uint32(g)
+		*id.to = uint32(n)
 	}
-	return p, nil
+	return nil
 }
 
 func ociPause(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {

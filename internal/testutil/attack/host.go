@@ -1,0 +1,55 @@
+package attack
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Bait is a directory of the host with one file, "ptmx"; unharmed says whether it
+// is as it was.
+func Bait(t *testing.T) (dir string, unharmed func()) {
+	t.Helper()
+	dir = t.TempDir()
+	file := filepath.Join(dir, "ptmx")
+	must(t, os.WriteFile(file, []byte("mine"), 0o600))
+	must(t, os.Mkdir(filepath.Join(dir, "victim"), 0o700))
+	return dir, func() {
+		t.Helper()
+		entries, err := os.ReadDir(dir)
+		must(t, err)
+		text, err := os.ReadFile(file)
+		if len(entries) != 2 || err != nil || string(text) != "mine" {
+			t.Fatalf("the host's directory was changed: %v, %q, %v", entries, text, err)
+		}
+	}
+}
+
+// Swap exchanges the files a and b until the test ends, as another container
+// that shares a volume can.
+func Swap(t *testing.T, a, b string) {
+	t.Helper()
+	must(t, unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE))
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-done })
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
