@@ -25,13 +25,20 @@ func (r *run) explain(err error) error {
 		out.Op, out.Err = "container: "+se.Step, se.Err
 	}
 	var missing *cgroup.MissingError
+	var remedied interface{ Remedy() string }
 	switch {
+	case errors.As(err, &remedied):
+		out.Remedy = remedied.Remedy()
 	case errors.As(err, &missing) && os.Geteuid() != 0:
 		out.Remedy = "Run duplex as root, or have the " + missing.Controller + " controller delegated to this user (systemd: Delegate= of user@.service) and start duplex there, for example with systemd-run --user --scope."
 	case errors.As(err, &missing):
 		out.Remedy = "Leave the limit out, or mount a cgroup hierarchy with the " + missing.Controller + " controller."
 	case errors.Is(err, unix.ENOSYS):
 		out.Remedy = "Containers need Linux 5.12 or newer."
+	case se != nil && se.Step == handshake.StepTUN && errors.Is(err, os.ErrPermission):
+		out.Remedy = "The user-mode network makes a TAP device: let users open /dev/net/tun, as distributions do (chmod 0666 /dev/net/tun), or run duplex as root."
+	case se != nil && se.Step == handshake.StepTUN:
+		out.Remedy = "The user-mode network makes a TAP device: load the tun module (modprobe tun), or give the container duplex runs in the device /dev/net/tun."
 	case se != nil && se.Step == "mount the image" && r.ids.own && errors.Is(err, unix.EINVAL):
 		out.Remedy = "The image's file system has no id-mapped mounts in this kernel (EROFS has since Linux 5.19, tmpfs since 6.3): leave --userns private out."
 	case se != nil && se.Step == "mount the image":

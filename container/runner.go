@@ -23,7 +23,8 @@ import (
 // Runner runs workloads in containers. The zero value is ready to use, by
 // several goroutines at once. The program must call Init first in main.
 type Runner struct {
-	Layers Layers
+	Network Network
+	Layers  Layers
 }
 
 var _ workload.Runner = Runner{}
@@ -38,7 +39,7 @@ func (o Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdi
 	if err != nil {
 		return workload.Exit{}, err
 	}
-	r.layers = layers
+	r.layers, r.options = layers, o
 	// The parent-death signal is the thread's: it must outlive the container.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -55,6 +56,7 @@ func (o Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdi
 
 // run is one run under way.
 type run struct {
+	options  Runner
 	spec     workload.Spec
 	rec      *workload.Recorder
 	ids      idMap
@@ -65,6 +67,7 @@ type run struct {
 	conn     handshake.Conn // to init
 	exec     handshake.Conn // to exec
 	streams  *streams
+	network  *network
 	selfTime time.Duration
 	hungUp   sync.Once
 	execute  handshake.Execute // what exec was told
@@ -125,6 +128,9 @@ func (r *run) start(stdio workload.Stdio) (err error) {
 	if r.cgroup, err = makeCgroups(r.spec, r.scratch); err != nil {
 		return err
 	}
+	if r.network, err = startNetwork(r.options.Network); err != nil {
+		return &handshake.StepError{Step: "make the network", Err: err}
+	}
 	var initEnd, execEnd *os.File
 	if r.conn, initEnd, err = handshake.Pair(); err != nil {
 		return err
@@ -162,7 +168,7 @@ func (r *run) attributes() *syscall.SysProcAttr {
 	sys := &syscall.SysProcAttr{
 		Setsid:     true,
 		Pdeathsig:  syscall.SIGKILL,
-		Cloneflags: r.layers.cloneFlags() | unix.CLONE_NEWNET,
+		Cloneflags: r.layers.cloneFlags() | r.network.flags(),
 	}
 	if r.layers.HostPID {
 		sys.Pdeathsig = 0 // it has to end its children: it notices by its socket
@@ -174,11 +180,16 @@ func (r *run) attributes() *syscall.SysProcAttr {
 // handshake takes the container from its first process to execve. It returns
 // an Exit when there was nothing to execute.
 func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
+	network, err := r.network.setup(r.init.Pid, r.spec)
+	if err != nil {
+		return nil, &handshake.StepError{Step: "make the network", Err: err}
+	}
 	if err := r.conn.Send(handshake.Message{Kind: handshake.KindSetup, Setup: &handshake.Setup{
 		Rootfs: r.spec.Rootfs, Hostname: launch.Hostname(r.spec),
 		Rootless: r.ids.rootless, WaitMapped: r.ids.helper, TTYGroup: !r.ids.single,
 		SentLower: r.ids.own, CgroupFD: r.cgroup.Unified() != nil, ExecFiles: len(execFiles(r.cgroup)),
 		Extra: r.spec.Extra, Volumes: r.spec.Volumes, Shared: r.layers.shared(), NoMasks: r.layers.NoMasks,
+		Network: network,
 	}}); err != nil {
 		return nil, err
 	}
@@ -203,6 +214,9 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 	}
 	if err := r.exec.Send(handshake.Message{Kind: handshake.KindExecute, Execute: &r.execute}); err != nil {
 		return nil, r.blame(err)
+	}
+	if err := r.network.attach(r.conn); err != nil {
+		return nil, err
 	}
 	m, err := r.conn.Expect(handshake.KindReady)
 	if err != nil {
@@ -380,7 +394,7 @@ func (r *run) close() error {
 			_ = c.F.Close()
 		}
 	}
-	var errs []error
+	errs := []error{r.network.close()}
 	if r.streams != nil {
 		errs = append(errs, r.streams.close())
 	}

@@ -40,9 +40,15 @@ func work(args []string) int {
 			_ = unix.Kill(os.Getpid(), unix.Signal(n))
 			select {}
 		},
-		"stat": func(a []string) error { i, err := os.Stat(a[0]); fmt.Printf("%o\n", i.Mode().Perm()); return err },
-		"put":  func(a []string) error { return os.WriteFile(a[0], []byte(a[1]), 0o644) },
-		"segv": func([]string) error { workSegv(); return nil },
+		"stat":   func(a []string) error { i, err := os.Stat(a[0]); fmt.Printf("%o\n", i.Mode().Perm()); return err },
+		"put":    func(a []string) error { return os.WriteFile(a[0], []byte(a[1]), 0o644) },
+		"net":    workNet,
+		"dial":   workDial,
+		"serve":  workServe,
+		"say":    workSay,
+		"stream": workStream,
+		"lookup": workLookup,
+		"segv":   func([]string) error { workSegv(); return nil },
 	}
 	if args[0] == "exit" {
 		n, _ := strconv.Atoi(args[1])

@@ -33,7 +33,8 @@ var MicroVM = Set{
 var Lab = Set{
 	Name:     "lab",
 	Required: []string{"virtio_mmio", "virtio_blk", "virtio_console", "erofs", "overlay", "kvm_amd"},
-	Optional: []string{"virtio_rng", "loop", "tun", "veth", "sch_ingress", "cls_matchall", "act_mirred"},
+	Optional: []string{"virtio_rng", "loop", "tun", "veth", "sch_ingress", "cls_matchall", "act_mirred",
+		"bridge", "nf_tables", "nft_chain_nat", "nft_masq", "nft_ct"},
 }
 
 // Modules returns the modules of the set that k does not have built in, in the

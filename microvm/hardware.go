@@ -54,8 +54,10 @@ type Disk struct {
 
 // Network is a virtio network device.
 type Network struct {
-	// Tap is the TAP interface it is; "" for the user-mode network.
+	// Tap is the TAP interface it is; "" for the user-mode network, or the bridge.
 	Tap string
+	// Bridge has Runner put it on the bridge of package network/bridge.
+	Bridge bool
 	// File is an open descriptor of that TAP interface, taken over; nil opens it.
 	File *os.File `json:"-"`
 	// Guest is what the agent is told of a TAP interface instead of Address, Gateway
@@ -64,7 +66,7 @@ type Network struct {
 	// MAC is the guest's address; nil picks one.
 	MAC net.HardwareAddr
 	// Publish are ports of the host that lead to the guest, for the user-mode
-	// network: [IP:]PORT:PORT[/udp].
+	// network and the bridge: [IP:]PORT:PORT[/udp].
 	Publish []string
 	// Address, Gateway and DNS are what the agent gives the guest's interface on
 	// a TAP device; the user-mode network has a plan of its own.

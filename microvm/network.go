@@ -3,12 +3,13 @@ package microvm
 import (
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
-	"github.com/duplex-run/duplex/vmm/virtio/net"
+	vnet "github.com/duplex-run/duplex/vmm/virtio/net"
 )
 
 // UserNetwork is the user-mode network of one interface; see package network/user.
@@ -29,6 +30,19 @@ var UserNetworks struct {
 	Plan func() (agentproto.Network, error)
 }
 
+// BridgePort is an interface on the bridge; see package network/bridge.
+type BridgePort interface {
+	// PublishPort makes a port of the host lead to the guest: [IP:]PORT:PORT[/udp].
+	PublishPort(text string) error
+	// Plan is what the guest's interface is set up with.
+	Plan() agentproto.Network
+	Close() error
+}
+
+// BridgeNetwork puts an interface on the bridge and returns its TAP device. As
+// UserNetworks it is set by programs that have it.
+var BridgeNetwork func() (BridgePort, *os.File, error)
+
 var errNoUserNetworks = errors.New("this program has no user-mode networks")
 
 // networks are the user-mode networks of a machine. They live in the caller's
@@ -44,10 +58,13 @@ func (h *Hardware) startNetworks() (_ *networks, err error) {
 	n := &networks{ends: map[int]*os.File{}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(&workload.Error{Op: "make the user-mode network", Err: err}, n.close())
+			err = errors.Join(networkError(err), n.close())
 		}
 	}()
 	for i, nic := range h.Networks {
+		if nic.Bridge && nic.Tap == "" {
+			return n, errors.New("only the runner of a workload joins the bridge")
+		}
 		if nic.Tap != "" {
 			continue
 		}
@@ -59,10 +76,8 @@ func (h *Hardware) startNetworks() (_ *networks, err error) {
 			return n, err
 		}
 		n.stacks = append(n.stacks, s)
-		for _, text := range nic.Publish {
-			if err := s.PublishPort(text); err != nil {
-				return n, err
-			}
+		if err := nic.publish(s.PublishPort); err != nil {
+			return n, err
 		}
 		end, err := s.Connect()
 		if err != nil {
@@ -71,6 +86,56 @@ func (h *Hardware) startNetworks() (_ *networks, err error) {
 		n.ends[i] = end
 	}
 	return n, nil
+}
+
+// publish has f listen for each of the ports.
+func (n *Network) publish(f func(text string) error) error {
+	for _, text := range n.Publish {
+		if err := f(text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// networkError is err as the user sees it.
+func networkError(err error) *workload.Error {
+	out := &workload.Error{Op: "make the network", Err: err}
+	var known interface{ Remedy() string }
+	if errors.As(err, &known) {
+		out.Remedy = known.Remedy()
+	}
+	return out
+}
+
+// joinBridge puts the workload's network on the bridge, if that was asked for;
+// leave undoes it.
+func (r *Runner) joinBridge() (leave func() error, err error) {
+	if r.Network == nil || !r.Network.Bridge {
+		return func() error { return nil }, nil
+	}
+	n := *r.Network
+	if BridgeNetwork == nil {
+		return nil, networkError(errors.New("this program has no bridge"))
+	}
+	port, tap, err := BridgeNetwork()
+	if err != nil {
+		return nil, networkError(err)
+	}
+	leave = func() error {
+		_ = tap.Close() // the machine took it, or there was none
+		return port.Close()
+	}
+	if err := n.publish(port.PublishPort); err != nil {
+		return nil, errors.Join(networkError(err), leave())
+	}
+	plan := port.Plan()
+	n.Tap, n.File, n.Guest, n.Publish = tap.Name(), tap, &plan, nil
+	if n.MAC == nil {
+		n.MAC, err = net.ParseMAC(plan.MAC)
+	}
+	r.Network = &n
+	return leave, err
 }
 
 // close ends the networks; the devices' ends are their own.
@@ -91,18 +156,21 @@ func (n *networks) hand(give func(name string, f *os.File)) {
 
 // openBackend makes the network side of an interface of f, or of its TAP device
 // when that is nil.
-func (n *Network) openBackend(f *os.File) (net.Backend, io.Closer, error) {
+func (n *Network) openBackend(f *os.File) (vnet.Backend, io.Closer, error) {
+	if f == nil {
+		f = n.File
+	}
 	switch {
 	case n.Tap == "" && f == nil:
 		return nil, nil, errors.New("the user-mode network is not there")
 	case n.Tap == "":
-		s, err := net.NewSocket(f)
+		s, err := vnet.NewSocket(f)
 		return s, s, err
 	case f != nil:
-		t, err := net.NewTAP(f)
+		t, err := vnet.NewTAP(f)
 		return t, t, err
 	}
-	t, err := net.OpenTAP(n.Tap)
+	t, err := vnet.OpenTAP(n.Tap)
 	return t, t, err
 }
 

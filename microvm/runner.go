@@ -68,6 +68,20 @@ type Runner struct {
 // Run implements workload.Runner. Errors are *workload.Error, or ctx.Err() when
 // ctx ended first.
 func (r Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdio, rec *workload.Recorder) (workload.Exit, error) {
+	leave, err := r.joinBridge()
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	exit, err := r.runMachine(ctx, spec, stdio, rec)
+	if lerr := leave(); err == nil {
+		err = lerr
+	}
+	rec.Stamp(workload.PhaseTornDown)
+	return exit, err
+}
+
+// runMachine makes the machine and runs the workload in it.
+func (r Runner) runMachine(ctx context.Context, spec workload.Spec, stdio workload.Stdio, rec *workload.Recorder) (workload.Exit, error) {
 	used := startUsage()
 	started := time.Now()
 	memory, err := memorySize(spec.Resources)
@@ -84,7 +98,6 @@ func (r Runner) Run(ctx context.Context, spec workload.Spec, stdio workload.Stdi
 	}
 	exit, err := m.run(ctx, r.session(m, spec, started, rec, stdio.Running), m.start(spec), stdio)
 	used.record(m.stats, m.cost, rec)
-	rec.Stamp(workload.PhaseTornDown)
 	return exit, err
 }
 

@@ -35,6 +35,7 @@ func TestGuestWarm(t *testing.T) {
 	t.Run("volumes", w.volumes)
 	t.Run("all", w.all)
 	t.Run("trace", w.trace)
+	t.Run("exec", w.exec)
 }
 
 // warm is a snapshot to restore.
@@ -226,5 +227,17 @@ func (w warm) trace(t *testing.T) {
 	}
 	if err != io.EOF || n < 20 {
 		t.Errorf("%d records, %v", n, err)
+	}
+}
+
+// exec runs a further command in a clone.
+func (w warm) exec(t *testing.T) {
+	c, end := running(t, warmRunner(t, w.r, w.spec, w.dir), func(s *workload.Spec) { s.Resources = w.spec.Resources })
+	var out bytes.Buffer
+	if exit, err := c.Exec(t.Context(), command("/helper", "both"), workload.Stdio{Out: &out, Err: io.Discard}); err != nil || exit.Status() != 0 || out.String() != "to stdout" {
+		t.Errorf("%v, %v, %q", exit, err, &out)
+	}
+	if exit := end(); exit.Status() != 137 {
+		t.Errorf("the workload: %v", exit)
 	}
 }

@@ -10,6 +10,7 @@
 //	  │                         ├─ fork ──────────────────▶│
 //	  ├─ mapped (rootless) ────▶│ user ids                 │
 //	  │                         │ mounts, pivot_root       │
+//	  │◀────── network (a TAP) ─┤                          │
 //	  │◀──────────────── ready ─┤                          │
 //	  ├─ go ──────────────────────────────────────────────▶│
 //	  │                         │                          │ terminal, cgroup,

@@ -15,6 +15,9 @@ type StepError struct {
 func (e *StepError) Error() string { return e.Step + ": " + e.Err.Error() }
 func (e *StepError) Unwrap() error { return e.Err }
 
+// StepTUN is the name of the step whose failure is the host's, for want of TUN.
+const StepTUN = "open /dev/net/tun"
+
 // Failed carries err to the parent.
 func Failed(err error) Message {
 	m := Message{Kind: KindFailed, Step: "container", Error: err.Error()}

@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/duplex-run/duplex/internal/confine"
+	"github.com/duplex-run/duplex/internal/netif"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -52,7 +53,7 @@ type Message struct {
 	Process json.RawMessage `json:"process,omitempty"` // go
 
 	// File came with the message:
-	File *os.File `json:"-"` // terminal: the master; rootfs: a mount; notify: the listener
+	File *os.File `json:"-"` // terminal: the master; network: the TAP device; rootfs: a mount; notify: the listener
 }
 
 // Setup, Execute and Plan have methods for package json, because it would prepare
@@ -96,6 +97,7 @@ const (
 	KindSetup     Kind = "setup"
 	KindExecute   Kind = "execute"
 	KindMapped    Kind = "mapped"
+	KindNetwork   Kind = "network"
 	KindRootfs    Kind = "rootfs"
 	KindReady     Kind = "ready"
 	KindGo        Kind = "go"
@@ -138,10 +140,30 @@ type Setup struct {
 	Extra []workload.ExtraFile `json:"extra,omitempty"`
 	// Volumes are bound into the root, in this order.
 	Volumes []workload.Volume `json:"volumes,omitempty"`
+	// Network is what there is beside loopback.
+	Network Network `json:"network,omitzero"`
 	// Shared are the host's namespaces; NoMasks leaves the masked and read-only
 	// paths as they are.
 	Shared  Shared `json:"shared,omitzero"`
 	NoMasks bool   `json:"no_masks,omitempty"`
+}
+
+// NetworkDevice is the name of a container's network interface.
+const NetworkDevice = "eth0"
+
+// Network tells init of the container's network.
+type Network struct {
+	// Shared: the namespace is not the container's own; nothing is set up in it.
+	Shared bool `json:"shared,omitempty"`
+	// TAP: make the interface as a TAP device, and send it with a message of
+	// KindNetwork.
+	TAP bool `json:"tap,omitempty"`
+	// Config is how the interface is set up; nil is none.
+	Config *netif.Config `json:"config,omitempty"`
+	// Hosts and Resolv are the texts of /etc/hosts and /etc/resolv.conf; "" leaves
+	// the image's.
+	Hosts  string `json:"hosts,omitempty"`
+	Resolv string `json:"resolv,omitempty"`
 }
 
 // Shared are namespaces that the container does not have of its own.

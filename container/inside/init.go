@@ -85,7 +85,7 @@ func initMain(c handshake.Conn) error {
 	if err != nil {
 		return &handshake.StepError{Step: "start the workload's process", Err: err}
 	}
-	stamps, err := build(s)
+	stamps, err := build(s, c)
 	if err != nil {
 		return err
 	}

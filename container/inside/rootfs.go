@@ -17,6 +17,7 @@ import (
 type builder struct {
 	tree  // its root is the overlay
 	setup *handshake.Setup
+	conn  handshake.Conn
 	lower *os.File // root directory of the image
 	stage *os.File // tmpfs with upper/, work/, lower/, root/ and nodes/
 
@@ -25,8 +26,8 @@ type builder struct {
 
 // build makes and enters the container's root file system; when it returns, the
 // host's is gone from this mount namespace. It returns the phases passed.
-func build(s *handshake.Setup) ([]handshake.Stamp, error) {
-	b := &builder{setup: s}
+func build(s *handshake.Setup, c handshake.Conn) ([]handshake.Stamp, error) {
+	b := &builder{setup: s, conn: c}
 	b.files = &handshake.Files{Mounts: defaultMounts(s.TTYGroup, s.Shared.IPC)}
 	if !s.NoMasks {
 		b.files.Masked, b.files.ReadOnly = append(cpuThermalPaths(), maskedPaths...), readOnlyPaths
@@ -41,6 +42,7 @@ func build(s *handshake.Setup) ([]handshake.Stamp, error) {
 		{"make the mounts private", b.private},
 		{"open /dev/null", b.openNull},
 		{"open the volumes", b.openVolumes},
+		{"set up the network", b.network},
 		{"mount the scratch tmpfs", b.mountStage},
 		{"mount the image", b.mountLower},
 		{"write the extra files", b.writeExtra},
@@ -50,16 +52,21 @@ func build(s *handshake.Setup) ([]handshake.Stamp, error) {
 		{"make the device nodes", b.makeNodes},
 		{"mask paths", b.maskPaths},
 		{"make paths read-only", b.readOnlyPaths},
+		{"write the names of the network", b.writeNames},
 		{"mount the volumes", b.mountVolumes},
 		{"set the host name", b.setHostname},
-		{"bring the loopback interface up", loopbackUp},
 		{"", func() error {
 			stamps = append(stamps, handshake.Stamp{Phase: workload.PhaseLoaded, Ns: workload.Now()})
 			return nil
 		}},
 		{"pivot_root", b.pivot},
 	} {
-		if err := step.run(); err != nil {
+		var named *handshake.StepError
+		err := step.run()
+		if errors.As(err, &named) {
+			return nil, err
+		}
+		if err != nil {
 			return nil, &handshake.StepError{Step: step.name, Err: err}
 		}
 	}
@@ -210,22 +217,4 @@ func pivotTo(root *os.File) error {
 		return fmt.Errorf("detach the old root: %w", err)
 	}
 	return unix.Chdir("/")
-}
-
-// loopbackUp sets IFF_UP; the kernel adds 127.0.0.1 and ::1 by itself.
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if errors.Is(err, unix.EAFNOSUPPORT) {
-		return nil // a kernel without IPv4 has no loopback to bring up
-	}
-	if err != nil {
-		return fmt.Errorf("socket: %w", err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
 }

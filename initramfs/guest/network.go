@@ -3,10 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
+	"github.com/duplex-run/duplex/internal/netif"
 )
 
 const netClass = "/sys/class/net"
@@ -79,12 +78,7 @@ func configure(class, name string, n *agentproto.Network) error {
 	if err != nil {
 		return err
 	}
-	link, err := openRoute()
-	if err != nil {
-		return err
-	}
-	defer link.close()
-	if err := link.configure(uint32(index), n); err != nil {
+	if err := netif.Configure(int(index), n); err != nil {
 		return err
 	}
 	return waitCarrier(name)
@@ -126,13 +120,13 @@ func writeNames(etc, hostname string, n *agentproto.Network) error {
 	if err := os.MkdirAll(etc, 0o755); err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(etc, "hosts"), hosts(hostname, n)); err != nil {
+	if err := replaceFile(filepath.Join(etc, "hosts"), netif.Hosts(hostname, n)); err != nil {
 		return err
 	}
 	if len(n.DNS) == 0 {
 		return nil
 	}
-	return replaceFile(filepath.Join(etc, "resolv.conf"), resolvConf(n))
+	return replaceFile(filepath.Join(etc, "resolv.conf"), netif.ResolvConf(n))
 }
 
 // replaceFile writes a file in the place of whatever is there: images have links
@@ -142,28 +136,4 @@ func replaceFile(path, text string) error {
 		return err
 	}
 	return os.WriteFile(path, []byte(text), 0o644)
-}
-
-func hosts(hostname string, n *agentproto.Network) string {
-	text := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" +
-		"fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
-	for _, a := range n.Addresses {
-		text += a.Addr().String() + "\t" + hostname + "\n"
-	}
-	return text
-}
-
-func resolvConf(n *agentproto.Network) (text string) {
-	for _, a := range n.DNS {
-		text += "nameserver " + a.String() + "\n"
-	}
-	if len(n.Search) > 0 {
-		text += "search " + strings.Join(n.Search, " ") + "\n"
-	}
-	return text
-}
-
-// onLink says whether a gateway is reached without the network of an address.
-func onLink(gateway netip.Addr, n *agentproto.Network) bool {
-	return gateway.IsLinkLocalUnicast() || !slices.ContainsFunc(n.Addresses, func(p netip.Prefix) bool { return p.Contains(gateway) })
 }

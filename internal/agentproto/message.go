@@ -5,10 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/duplex-run/duplex/internal/netif"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -164,38 +164,7 @@ type Item struct {
 
 // Network is the guest's network interface. It is configured by the agent and not
 // by the kernel command line, which would make the kernel wait for devices.
-type Network struct {
-	// MAC is the interface's address, as in 02:00:5e:10:00:01. Empty means the only
-	// interface there is, beside loopback.
-	MAC string `json:"mac,omitempty"`
-	// Addresses are the guest's, with their prefix lengths; one at least.
-	Addresses []netip.Prefix `json:"addresses"`
-	// Gateways are default routes, for each family one at most.
-	Gateways []netip.Addr `json:"gateways,omitempty"`
-	// DNS are the servers for /etc/resolv.conf, in order. Without any the image's
-	// file stays.
-	DNS []netip.Addr `json:"dns,omitempty"`
-	// Search are domains for /etc/resolv.conf.
-	Search []string `json:"search,omitempty"`
-	// MTU in bytes, up to 65535; 0 leaves what the device says.
-	MTU int `json:"mtu,omitempty"`
-}
-
-// valid says whether the agent can use n.
-func (n *Network) valid() bool {
-	if n == nil {
-		return true
-	}
-	families := map[bool]int{}
-	for _, g := range n.Gateways {
-		families[g.Is4()]++
-	}
-	bad := func(p netip.Prefix) bool { return !p.IsValid() || p.Addr().Is4In6() }
-	invalid := func(a netip.Addr) bool { return !a.IsValid() || a.Is4In6() }
-	return len(n.Addresses) > 0 && !slices.ContainsFunc(n.Addresses, bad) &&
-		!slices.ContainsFunc(n.Gateways, invalid) && !slices.ContainsFunc(n.DNS, invalid) &&
-		families[true] <= 1 && families[false] <= 1 && n.MTU >= 0 && n.MTU <= 65535
-}
+type Network = netif.Config
 
 // maxSignal is the highest signal number Linux has (SIGRTMAX).
 const maxSignal = 64
@@ -233,7 +202,7 @@ func (m *Message) fromHost() error {
 	ok := false
 	switch m.Type {
 	case Run:
-		ok = m.Start != nil && len(m.Start.Spec.Argv) > 0 && m.Start.Network.valid() && m.Start.Clone.valid()
+		ok = m.Start != nil && len(m.Start.Spec.Argv) > 0 && m.Start.Network.Valid() && m.Start.Clone.valid()
 	case Signal:
 		ok = m.Signal > 0 && m.Signal <= maxSignal
 	case Resize:

@@ -85,7 +85,7 @@ func (f *bootReportFlags) check(a *app, fs *pflag.FlagSet) error {
 			return &workload.Error{Op: "--" + name + " " + path, Err: fmt.Errorf("%s is no directory", filepath.Dir(path)), Remedy: "Make it first."}
 		}
 	}
-	if _, err := f.nic(a, iso); err != nil {
+	if _, err := f.networkFlags.parse(a, iso); err != nil {
 		return err
 	}
 	if err := f.checkWarm(a, iso); err != nil {

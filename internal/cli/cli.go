@@ -87,6 +87,7 @@ func Main(argv []string, stdin *os.File, stdout, stderr io.Writer) int {
 	container.Init() // does not return in a container's own processes
 	microvm.Program = program.Open
 	microvm.UserNetworks.New, microvm.UserNetworks.Plan = userNetwork, userNetworkPlan
+	microvm.BridgeNetwork = joinBridge
 	var signals cmdline.Signals
 	a := &app{in: stdin, out: stdout, err: stderr, signal: &signals.Number, stopSignals: signals.Stop}
 	a.finish = func(err error) int { return signals.Finish(stderr, err) }

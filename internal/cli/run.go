@@ -16,6 +16,7 @@ import (
 	"github.com/duplex-run/duplex/internal/runs"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/microvm"
+	"github.com/duplex-run/duplex/network/bridge"
 )
 
 var runCommand = command{
@@ -28,13 +29,12 @@ var runCommand = command{
 // runFlags are the flags of `duplex run`.
 type runFlags struct {
 	runOptions
+	networkFlags
 	securityFlags
 	layers        container.Layers
 	isolation     string
 	vm, container bool
 	warm          bool
-	network       string
-	publish       []string
 	detach        bool
 	remove        bool
 	trace         string
@@ -61,9 +61,8 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.remove, "rm", false, "forget a detached run when it ends; one in the foreground leaves nothing anyway")
 	fs.BoolVar(&f.warm, "warm", false, "restore a booted microVM from a snapshot, which the first such run makes; see 'duplex snapshot'")
 	f.runOptions.register(fs)
+	f.networkFlags.register(fs)
 	f.securityFlags.register(fs)
-	fs.StringVar(&f.network, "network", "none", "network of a microVM: none, user, or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP]; mac=ADDRESS")
-	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host to the microVM, with --network user")
 	fs.StringVar(&f.trace, "trace", "", "write every exit of the microVM to `FILE`; see 'duplex trace'")
 	fs.IntVar(&f.reportFD, "report-fd", 0, "")
 	fs.BoolVar(&f.probe, "probe", false, "")
@@ -139,7 +138,10 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	if fs.NArg() == 0 {
 		return none, a.usage("no image given")
 	}
-	nic, err := f.nic(a, iso)
+	if iso == workload.Container && f.trace != "" {
+		return none, a.usage("--trace is for microVMs")
+	}
+	nets, err := f.networkFlags.parse(a, iso)
 	if err != nil {
 		return none, err
 	}
@@ -167,7 +169,7 @@ func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []st
 	if a.tracked, err = f.track(a, iso, fs.Arg(0)); err != nil {
 		return none, err
 	}
-	exit, err := f.runHere(ctx, a, fs, args, iso, nic, rec)
+	exit, err := f.runHere(ctx, a, fs, args, iso, nets, rec)
 	a.tracked.end(endOf(exit, err))
 	return exit, err
 }
@@ -182,7 +184,7 @@ func endOf(exit workload.Exit, err error) (workload.Exit, error) {
 }
 
 // runHere runs in this process, or in a lab machine of it.
-func (f *runFlags) runHere(ctx context.Context, a *app, fs *pflag.FlagSet, args []string, iso workload.Isolation, nic *microvm.Network, rec *workload.Recorder) (workload.Exit, error) {
+func (f *runFlags) runHere(ctx context.Context, a *app, fs *pflag.FlagSet, args []string, iso workload.Isolation, nets networks, rec *workload.Recorder) (workload.Exit, error) {
 	var none workload.Exit
 	if a.labFor(f.lab, iso == workload.VM) != "" {
 		exe, _, err := here()
@@ -197,7 +199,7 @@ func (f *runFlags) runHere(ctx context.Context, a *app, fs *pflag.FlagSet, args 
 			last: []string{"--detach=false", "--detached-fd=0", "--run-id=" + f.id},
 		})
 	}
-	runner, spec, err := f.prepare(ctx, a, fs, iso, nic, rec)
+	runner, spec, err := f.prepare(ctx, a, fs, iso, nets, rec)
 	if err != nil {
 		return none, err
 	}
@@ -218,8 +220,9 @@ func (f *runFlags) runHere(ctx context.Context, a *app, fs *pflag.FlagSet, args 
 }
 
 // prepare resolves the image and, for a microVM, the kernel and the initramfs.
-func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso workload.Isolation, nic *microvm.Network, rec *workload.Recorder) (workload.Runner, workload.Spec, error) {
+func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso workload.Isolation, nets networks, rec *workload.Recorder) (workload.Runner, workload.Spec, error) {
 	var none workload.Spec
+	f.announce(a, nets.container)
 	if iso == workload.Container {
 		container.Prefetch()
 	}
@@ -247,14 +250,14 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 		}
 	}
 	if iso == workload.Container {
-		return container.Runner{Layers: f.layers}, spec, nil
+		return container.Runner{Network: nets.container, Layers: f.layers}, spec, nil
 	}
 	guest, err := a.guest(ctx, &f.runOptions)
 	if err != nil {
 		return nil, none, err
 	}
 	r := microvm.Runner{
-		Kernel: guest.kernel, Initrd: guest.initrd, Network: nic, Trace: f.trace, NoJail: f.noJail, Warn: a.warn, Version: version(),
+		Kernel: guest.kernel, Initrd: guest.initrd, Network: nets.vm, Trace: f.trace, NoJail: f.noJail, Warn: a.warn, Version: version(),
 	}
 	if f.warm {
 		if r.Snapshot, err = a.warm(ctx, r, spec); err != nil {
@@ -273,28 +276,6 @@ func (f *runFlags) checkWarm(a *app, iso workload.Isolation) error {
 		return a.usage("--warm is for microVMs")
 	}
 	return nil
-}
-
-// nic is the network interface that was asked for; nil for none.
-func (f *runFlags) nic(a *app, iso workload.Isolation) (*microvm.Network, error) {
-	if iso == workload.Container && (f.network != "none" || len(f.publish) > 0 || f.trace != "") {
-		return nil, a.usage("--network, --publish and --trace are for microVMs so far")
-	}
-	if f.network == "none" {
-		if len(f.publish) > 0 {
-			return nil, a.usage("--publish needs --network user")
-		}
-		return nil, nil
-	}
-	n, err := parseNet(f.network)
-	if err != nil {
-		return nil, a.usage("--network=%s: %v, or none", f.network, err)
-	}
-	if n.Tap != "" && len(f.publish) > 0 {
-		return nil, a.usage("--publish needs --network user")
-	}
-	n.Publish = f.publish
-	return &n, nil
 }
 
 // logTo makes the file at path and returns what appends to it. It is closed with
@@ -339,7 +320,7 @@ func writeReport(fd int, rec *workload.Recorder, exit workload.Exit, err error) 
 // be removed now is tried again by the next run.
 func (a *app) sweep() {
 	_, err := hostdir.Sweep()
-	if err = errors.Join(err, runs.Sweep()); err != nil {
+	if err = errors.Join(err, runs.Sweep(), bridge.Sweep()); err != nil {
 		_, _ = fmt.Fprintf(a.err, "duplex: cleaning up after killed runs: %v\n", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
+	"github.com/duplex-run/duplex/network/proxy"
 	vnet "github.com/duplex-run/duplex/vmm/virtio/net"
 )
 
@@ -77,10 +78,10 @@ func TestCloseLeavesNothing(t *testing.T) {
 	}
 	once := func() {
 		g := start(t, Config{HostLoopback: true, Resolvers: []netip.AddrPort{hostless}}, allOffloads)
-		if _, err := g.s.Publish(Port{Guest: 80}); err != nil {
+		if _, err := g.s.Publish(proxy.Port{Guest: 80}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := g.s.Publish(Port{Guest: 80, Proto: "udp"}); err != nil {
+		if _, err := g.s.Publish(proxy.Port{Guest: 80, Proto: "udp"}); err != nil {
 			t.Fatal(err)
 		}
 		for range 3 {
@@ -143,7 +144,7 @@ func TestSYNFlood(t *testing.T) {
 			t.Fatalf("%d goroutines more after %d SYNs", n, port)
 		}
 	}
-	if n := len(g.s.tcp); n > 8 {
+	if n := len(g.s.publisher.TCP); n > 8 {
 		t.Errorf("%d connections", n)
 	}
 }

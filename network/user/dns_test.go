@@ -17,7 +17,7 @@ func TestDNS(t *testing.T) {
 	answers := hostUDP(t, func(q []byte) []byte { return append(bytes.Clone(q[:2]), "the answer"...) })
 	tcpAnswers := hostTCP(t, echoTCP).(*net.TCPAddr).AddrPort()
 	g := start(t, Config{Resolvers: []netip.AddrPort{silent, answers}}, allOffloads)
-	g.s.answer = 100 * time.Millisecond
+	g.s.resolver.Wait = 100 * time.Millisecond
 	c := g.dialUDP(netip.AddrPortFrom(g.s.Config().DNS, 53))
 	if _, err := c.Write(query); err != nil {
 		t.Fatal(err)
@@ -60,27 +60,4 @@ func TestManyQueries(t *testing.T) {
 		}
 		answered++
 	}
-}
-
-func TestParseResolvers(t *testing.T) {
-	for conf, want := range map[string]string{
-		"": "[127.0.0.1:53]",
-		"# nameserver 1.1.1.1\nsearch x\nnameserver 9.9.9.9\n":                                               "[9.9.9.9:53]",
-		"nameserver 127.0.0.53\nnameserver ::1 # v6\nnameserver bad\nnameserver 1.1.1.1\nnameserver 8.8.8.8": "[127.0.0.53:53 [::1]:53 1.1.1.1:53]",
-	} {
-		var got []string
-		for _, r := range parseResolvers([]byte(conf)) {
-			got = append(got, r.String())
-		}
-		if s := "[" + string(bytes.Join(toBytes(got), []byte(" "))) + "]"; s != want {
-			t.Errorf("%q: %s, want %s", conf, s, want)
-		}
-	}
-}
-
-func toBytes(list []string) (out [][]byte) {
-	for _, s := range list {
-		out = append(out, []byte(s))
-	}
-	return out
 }

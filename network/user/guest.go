@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
+	"github.com/duplex-run/duplex/network/proxy"
 )
 
 // GuestPlan is what the guest's interface on a Stack of c is set up with, but its
@@ -17,11 +18,5 @@ func GuestPlan(c Config) (agentproto.Network, error) {
 	}, nil
 }
 
-// PublishPort is Publish for a port in the notation of ParsePort.
-func (s *Stack) PublishPort(text string) error {
-	port, err := ParsePort(text)
-	if err == nil {
-		_, err = s.Publish(port)
-	}
-	return err
-}
+// PublishPort is Publish for a port in the notation of proxy.ParsePort.
+func (s *Stack) PublishPort(text string) error { return proxy.PublishText(text, s.Publish) }

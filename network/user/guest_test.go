@@ -24,6 +24,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"github.com/duplex-run/duplex/network/proxy"
 	vnet "github.com/duplex-run/duplex/vmm/virtio/net"
 )
 
@@ -195,7 +196,7 @@ func hostUDP(tb testing.TB, answer func([]byte) []byte) netip.AddrPort {
 	})
 	go func() {
 		defer close(done)
-		buf := make([]byte, datagram)
+		buf := make([]byte, proxy.Datagram)
 		for {
 			n, from, err := c.ReadFromUDPAddrPort(buf)
 			if errors.Is(err, net.ErrClosed) {

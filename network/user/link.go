@@ -27,6 +27,7 @@ type link struct {
 
 	offloads atomic.Uint64 // what the guest takes (net.OffloadMessage)
 	dropped  atomic.Uint64 // packets from the guest that were none
+	busy     atomic.Bool   // a packet is being received
 
 	mu         sync.RWMutex
 	dispatcher stack.NetworkDispatcher
@@ -59,7 +60,9 @@ func (l *link) serve(f *os.File) error {
 		var n int
 		var rerr error
 		err := conn.Read(func(fd uintptr) bool {
+			l.busy.Store(true) // before there is one, see Stack.Flush
 			n, rerr = unix.Read(int(fd), buf)
+			l.busy.Store(rerr != unix.EAGAIN)
 			return rerr != unix.EAGAIN && rerr != unix.EINTR
 		})
 		if err != nil {

@@ -14,6 +14,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+
+	"github.com/duplex-run/duplex/network/proxy"
 )
 
 func TestPublishTCP(t *testing.T) {
@@ -33,7 +35,7 @@ func TestPublishTCP(t *testing.T) {
 		_ = c.Close()
 	}()
 	defer func() { _ = l.Close() }()
-	addr, err := g.s.Publish(Port{IP: netip.MustParseAddr("127.0.0.1"), Guest: 80})
+	addr, err := g.s.Publish(proxy.Port{IP: netip.MustParseAddr("127.0.0.1"), Guest: 80})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,11 +56,11 @@ func TestPublishTCP(t *testing.T) {
 	if a := (<-from).(*net.TCPAddr).AddrPort().Addr(); a != g.s.Config().Gateway {
 		t.Errorf("the guest sees %s", a)
 	}
-	if _, err := g.s.Publish(Port{IP: addr.Addr(), Host: addr.Port(), Guest: 81}); err == nil {
+	if _, err := g.s.Publish(proxy.Port{IP: addr.Addr(), Host: addr.Port(), Guest: 81}); err == nil {
 		t.Error("a port is published twice")
 	}
 	// Where nobody listens in the guest the host sees a reset.
-	if addr, err = g.s.Publish(Port{IP: netip.MustParseAddr("127.0.0.1"), Guest: 9}); err != nil {
+	if addr, err = g.s.Publish(proxy.Port{IP: netip.MustParseAddr("127.0.0.1"), Guest: 9}); err != nil {
 		t.Fatal(err)
 	}
 	r, err := net.Dial("tcp", addr.String())
@@ -83,7 +85,7 @@ func TestPublishUDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() {
-		buf := make([]byte, datagram)
+		buf := make([]byte, proxy.Datagram)
 		for {
 			n, from, err := in.ReadFrom(buf)
 			if err != nil {
@@ -93,7 +95,7 @@ func TestPublishUDP(t *testing.T) {
 		}
 	}()
 	defer func() { _ = in.Close() }()
-	addr, err := g.s.Publish(Port{IP: netip.MustParseAddr("127.0.0.1"), Guest: 53, Proto: "udp"})
+	addr, err := g.s.Publish(proxy.Port{IP: netip.MustParseAddr("127.0.0.1"), Guest: 53, Proto: "udp"})
 	if err != nil {
 		t.Fatal(err)
 	}

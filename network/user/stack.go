@@ -1,7 +1,6 @@
 package user
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +21,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"github.com/duplex-run/duplex/network/proxy"
 )
 
 const (
@@ -41,18 +42,11 @@ type Stack struct {
 	ip   *stack.Stack
 	link *link
 
-	ctx    context.Context // of everything under way
-	cancel context.CancelFunc
-	tasks  sync.WaitGroup
-	half   slots // connections that the guest is making
-	tcp    slots
-	udp    slots
-	dns    slots
-	answer time.Duration // answerTime
-
-	mu     sync.Mutex
-	closed bool
-	open   map[io.Closer]struct{} // what Close closes
+	tasks     *proxy.Tasks
+	publisher proxy.Publisher // its bounds are those of both directions
+	resolver  proxy.Resolver
+	half      proxy.Slots // connections that the guest is making
+	dns       proxy.Slots
 }
 
 // quiet keeps netstack from writing to stderr about what a guest sends.
@@ -67,17 +61,17 @@ func New(cfg Config) (*Stack, error) {
 		return nil, err
 	}
 	quiet()
-	s := &Stack{cfg: cfg, open: map[io.Closer]struct{}{}, half: make(slots, halfOpen), answer: answerTime,
-		tcp: make(slots, cfg.MaxTCP), udp: make(slots, cfg.MaxUDP), dns: make(slots, cfg.MaxDNS)}
+	tasks := proxy.NewTasks()
+	s := &Stack{cfg: cfg, tasks: tasks, half: make(proxy.Slots, halfOpen), dns: make(proxy.Slots, cfg.MaxDNS),
+		publisher: proxy.Publisher{Tasks: tasks, TCP: make(proxy.Slots, cfg.MaxTCP), UDP: make(proxy.Slots, cfg.MaxUDP)},
+		resolver:  proxy.Resolver{Tasks: tasks, Fixed: cfg.Resolvers}}
 	s.link = &link{mac: gatewayMAC, mtu: cfg.MTU,
 		own: []tcpip.Address{tcpip.AddrFrom4(cfg.Gateway.As4()), tcpip.AddrFrom4(cfg.DNS.As4())}}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.ip = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 	})
 	if err := s.configure(); err != nil {
-		s.cancel()
 		s.ip.Destroy()
 		return nil, fmt.Errorf("user network: %w", err)
 	}
@@ -163,7 +157,7 @@ func (s *Stack) begin(f *os.File, serve func()) error {
 		_ = f.Close()
 		return errors.New("user network: there is a guest already")
 	}
-	if !s.spawn(serve, f) {
+	if !s.tasks.Spawn(serve, f) {
 		s.link.detachFile(f)
 		return net.ErrClosed
 	}
@@ -171,7 +165,7 @@ func (s *Stack) begin(f *os.File, serve func()) error {
 }
 
 func (s *Stack) serve(f *os.File) error {
-	defer s.forget(f)
+	defer s.tasks.Forget(f)
 	defer s.link.detachFile(f)
 	err := s.link.serve(f)
 	if err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) || errors.Is(err, unix.ECONNRESET) {
@@ -183,52 +177,15 @@ func (s *Stack) serve(f *os.File) error {
 // Close ends all connections and releases everything; it returns when nothing
 // of the Stack runs any more. It is idempotent.
 func (s *Stack) Close() error {
-	s.mu.Lock()
-	s.closed = true
-	open := s.open
-	s.open = nil
-	s.mu.Unlock()
-	s.cancel()
-	for c := range open {
+	s.tasks.Stop(func(c io.Closer) {
 		if f, ok := c.(*os.File); ok {
 			s.link.detachFile(f)
 		}
-		_ = c.Close()
-	}
+	})
 	s.ip.Close()
 	s.tasks.Wait()
 	s.ip.Destroy()
 	return nil
-}
-
-// spawn runs f with what Close has to close for it to end. It is false, and c
-// are closed, when the Stack is closed.
-func (s *Stack) spawn(f func(), c ...io.Closer) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		for _, c := range c {
-			_ = c.Close()
-		}
-		return false
-	}
-	for _, c := range c {
-		s.open[c] = struct{}{}
-	}
-	s.tasks.Go(f)
-	return true
-}
-
-// forget closes what spawn kept.
-func (s *Stack) forget(c ...io.Closer) {
-	s.mu.Lock()
-	for _, c := range c {
-		delete(s.open, c)
-	}
-	s.mu.Unlock()
-	for _, c := range c {
-		_ = c.Close()
-	}
 }
 
 // target is where a connection of the guest goes. It is false where the guest
@@ -242,20 +199,6 @@ func (s *Stack) target(to netip.AddrPort) (netip.AddrPort, bool) {
 	}
 	return to, to.Port() != 0
 }
-
-// slots bounds how many there are of something.
-type slots chan struct{}
-
-func (s slots) take() bool {
-	select {
-	case s <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (s slots) give() { <-s }
 
 func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4(a.As4()), port)

@@ -3,16 +3,16 @@ package user
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/duplex-run/duplex/network/proxy"
 )
 
 const (
@@ -29,25 +29,25 @@ var errNoTarget = errors.New("the guest may not go there")
 // too, but forgets them before their last packet is sent, and a guest that
 // receives nothing would have them wait there.
 func (s *Stack) acceptTCP(r *tcp.ForwarderRequest) {
-	if !s.half.take() {
+	if !s.half.Take() {
 		r.Complete(false) // no answer: the guest tries again
 		return
 	}
-	if !s.spawn(func() { s.forwardTCP(r) }) {
-		s.half.give()
+	if !s.tasks.Spawn(func() { s.forwardTCP(r) }) {
+		s.half.Give()
 		r.Complete(false)
 	}
 }
 
 func (s *Stack) forwardTCP(r *tcp.ForwarderRequest) {
-	if !s.tcp.take() {
+	if !s.publisher.TCP.Take() {
 		r.Complete(true)
-		s.half.give()
+		s.half.Give()
 		return
 	}
-	defer s.tcp.give()
+	defer s.publisher.TCP.Give()
 	guest, host := s.connectTCP(r)
-	s.half.give()
+	s.half.Give()
 	if guest != nil {
 		s.relay(guest, host)
 	}
@@ -73,12 +73,12 @@ func (s *Stack) connectTCP(r *tcp.ForwarderRequest) (*guestConn, *net.TCPConn) {
 
 // dialTCP connects to where the guest wants to go.
 func (s *Stack) dialTCP(to netip.AddrPort) (*net.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, dialTime)
+	ctx, cancel := context.WithTimeout(s.tasks.Context(), dialTime)
 	defer cancel()
 	var d net.Dialer
 	targets := []netip.AddrPort{}
-	if to.Addr() == s.cfg.DNS && to.Port() == dnsPort {
-		targets = s.resolvers()
+	if to.Addr() == s.cfg.DNS && to.Port() == proxy.DNSPort {
+		targets = s.resolver.List()
 	} else if t, ok := s.target(to); ok {
 		targets = append(targets, t)
 	}
@@ -104,30 +104,16 @@ func (s *Stack) relay(guest *guestConn, host *net.TCPConn) {
 	guest.ep.SocketOptions().SetKeepAlive(true)
 	idle := tcpip.KeepaliveIdleOption(keepAlive)
 	_ = guest.ep.SetSockOpt(&idle) // fails for no TCP only
-	if !s.keep(host) {
+	if !s.tasks.Keep(host) {
 		guest.ep.Abort()
 		return
 	}
-	defer s.forget(host)
-	var reset sync.Once
-	abort := func() {
-		reset.Do(func() {
-			_ = host.SetLinger(0) // so that Close sends a RST
-			_ = host.Close()
-			guest.ep.Abort()
-		})
-	}
-	var upward sync.WaitGroup
-	upward.Go(func() {
-		if _, err := io.Copy(host, guest); err != nil || host.CloseWrite() != nil {
-			abort()
-		}
+	defer s.tasks.Forget(host)
+	proxy.Relay(guest, host, func() {
+		proxy.Reset(host)
+		guest.ep.Abort()
 	})
-	if _, err := io.Copy(guest, host); err != nil || guest.CloseWrite() != nil {
-		abort()
-	}
-	upward.Wait()
-	guest.finish(s.ctx)
+	guest.finish(s.tasks.Context())
 }
 
 // finish waits until the guest has seen the end of the connection.
@@ -158,16 +144,4 @@ func (g *guestConn) over() bool {
 		return true
 	}
 	return false
-}
-
-// keep has Close close c. It is false, and c is closed, when that was already.
-func (s *Stack) keep(c io.Closer) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		_ = c.Close()
-		return false
-	}
-	s.open[c] = struct{}{}
-	return true
 }

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+
+	"github.com/duplex-run/duplex/network/proxy"
 )
 
 // Bytes come through unchanged both ways at once, with and without offloads, and
@@ -101,7 +103,7 @@ func TestUDP(t *testing.T) {
 			if _, err := c.Write(want); err != nil {
 				t.Fatal(err)
 			}
-			buf := make([]byte, datagram)
+			buf := make([]byte, proxy.Datagram)
 			if m, err := c.Read(buf); err != nil || !bytes.Equal(buf[:m], want) {
 				t.Fatalf("%d bytes of %d, %v", m, n, err)
 			}

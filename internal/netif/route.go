@@ -1,4 +1,4 @@
-package main
+package netif
 
 import (
 	"encoding/binary"
@@ -7,12 +7,10 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/duplex-run/duplex/internal/agentproto"
 )
 
 // routeLink is a NETLINK_ROUTE socket (rtnetlink(7)). A few messages by hand keep
-// a library of a megabyte out of the initramfs.
+// a library of a megabyte out of the initramfs and of the container's init.
 type routeLink struct {
 	fd  int
 	seq uint32
@@ -29,7 +27,7 @@ func openRoute() (*routeLink, error) {
 func (l *routeLink) close() { _ = unix.Close(l.fd) }
 
 // configure sets addresses, MTU and state, and then the routes, which need them.
-func (l *routeLink) configure(index uint32, n *agentproto.Network) error {
+func (l *routeLink) configure(index uint32, n *Config) error {
 	for _, a := range n.Addresses {
 		if err := l.do(unix.RTM_NEWADDR, addressBody(index, a)); err != nil {
 			return fmt.Errorf("add address %s: %w", a, err)
