@@ -20,6 +20,7 @@ type Mux struct {
 	conn  io.ReadWriteCloser
 	taken func(io.ReadWriteCloser) // the agent's end; nil is the host's
 
+	opening sync.Mutex // the other end hears of streams in the order of their numbers
 	send    sync.Mutex
 	mu      sync.Mutex
 	streams map[uint32]*muxStream
@@ -46,15 +47,24 @@ func NewMux(conn io.ReadWriteCloser, taken func(io.ReadWriteCloser)) *Mux {
 	return m
 }
 
-// Open opens a stream. It shows at the other end with its first byte.
+// Open opens a stream: the other end hears of it by an empty frame. A number that
+// comes after a higher one is taken for that of a stream that was closed.
 func (m *Mux) Open() (io.ReadWriteCloser, error) {
+	m.opening.Lock()
+	defer m.opening.Unlock()
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.err != nil {
+		defer m.mu.Unlock()
 		return nil, m.err
 	}
 	m.next++
-	return m.add(m.next), nil
+	s := m.add(m.next)
+	m.mu.Unlock()
+	if err := m.write(s.id, muxData, 0, nil); err != nil {
+		_ = s.Close() // the stream below is gone, which is what is said
+		return nil, err
+	}
+	return s, nil
 }
 
 // Close ends all streams.
