@@ -3,11 +3,10 @@ export CGO_ENABLED = 0
 export GOFLAGS = -trimpath -buildvcs=false
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-# Linux with huge pages for everybody would keep each heap at 4 MiB and more.
-LDFLAGS := -s -w -X runtime.godebugDefault=disablethp=1 -X github.com/duplex-run/duplex/internal/cli.Version=$(VERSION)
+LDFLAGS := -s -w -X github.com/duplex-run/duplex/internal/cmdline.version=$(VERSION)
 EMBED := internal/embedded/files
 
-.PHONY: demo build embed check test test-oci test-engines fuzz bench bench-vmm bench-boot boot-budget bootbench setup \
+.PHONY: demo build embed check test test-oci test-engines fuzz bench bench-vmm bench-boot bench-container boot-budget bootbench setup \
 	test-kernel reproduce-kernel clean
 
 ## demo: on a fresh machine, install what is missing, build, compare
@@ -21,8 +20,8 @@ setup:
 
 ## build: bin/duplex, one static binary
 build: embed
-	go build -ldflags '$(LDFLAGS)' -o bin/duplex ./cmd/duplex
-	ln -sf duplex bin/duplex-oci
+	LDFLAGS='$(LDFLAGS)' scripts/build
+	ln -sf duplex bin/duplex-runtime
 
 # The programs that bin/duplex carries.
 embed:
@@ -60,6 +59,12 @@ bench-vmm: setup build
 	go build -ldflags '-s -w' -o bin/vmmbench ./internal/vmmbench/bench
 	bin/duplex kernel fetch
 	bin/vmmbench $(BENCHFLAGS)
+
+## bench-container: the start of a container against crun's, runc's and bubblewrap's, as root; docs/start-time.md
+bench-container: setup build
+	scripts/setup-startbench
+	go build -ldflags '-s -w' -o bin/startbench ./internal/startbench
+	bin/startbench $(BENCHFLAGS)
 
 ## test-kernel: the guest kernel of `duplex kernel build` under real workloads; docs/kernel.md
 test-kernel: setup build

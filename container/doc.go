@@ -10,10 +10,11 @@
 //	                 capabilities, seccomp, then execve of the command
 //
 // The other two are package inside, linked into a program of their own
-// (container/init) that duplex carries and starts from sealed memory: it starts
-// in a third of the time that duplex itself does, and no file of the host can be
-// reached through it. A duplex that was built without it starts itself instead,
-// which is why main calls Init before anything else.
+// (container/init), which starts in a third of the time that duplex itself does. It
+// is a part of duplex's file, executed from a read-only mount, or carried and
+// executed from sealed memory, so that no file of the host can be changed through
+// it; see Program. A duplex that was built without it starts itself instead, which
+// is why main calls Init before anything else.
 //
 // Each has a socket to duplex and speaks package handshake over it: typed, and
 // every failure with the name of the step that failed. duplex-exec is started

@@ -111,10 +111,11 @@ func (c controller) start(x *run, stdio workload.Stdio) (*os.Process, error) {
 }
 
 func (c controller) fork(x *run, end *os.File) (*os.Process, error) {
-	exe, err := program()
+	exe, err := SealedProgram()
 	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = exe.Close() }()
 	l := &c.r.live
 	l.mu.Lock()
 	defer l.mu.Unlock()

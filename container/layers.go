@@ -141,7 +141,7 @@ func (l Layers) program(caps uint64) ([]byte, error) {
 	case caps == seccomp.DefaultCapSet():
 		return seccomp.Default(), nil
 	}
-	prog, err := compiler.Default(seccomp.Names(caps))
+	prog, _, err := compiler.Default(seccomp.Names(caps))
 	if err != nil {
 		return nil, &workload.Error{Op: "container: compile the seccomp filter", Err: err}
 	}

@@ -7,13 +7,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/duplex-run/duplex/internal/embedded"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -24,7 +22,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && filepath.Base(os.Args[0]) == "work" {
 		os.Exit(work(os.Args[1:]))
 	}
-	carried = func() (fs.File, error) { return nil, embedded.ErrMissing }
+	carried = func() []byte { return nil }
 	if spec := os.Getenv(envRun); spec != "" {
 		os.Exit(runAsDuplex(spec))
 	}

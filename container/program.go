@@ -3,47 +3,97 @@ package container
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/inside"
-	"github.com/duplex-run/duplex/internal/embedded"
+	"github.com/duplex-run/duplex/internal/embedded/initprogram"
 )
 
 // Init turns a re-executed process into the container's init or its workload.
 // In any other process it does nothing. main must call it before anything else.
 func Init() { inside.Main() }
 
+// fused is "yes" in a program whose file is several, one of which becomes the
+// container's own processes (internal/embedded/fuse); the build sets it.
+var fused string
+
 // Prefetch starts to load what the first run of this process needs, so that it
 // is there when the caller has done what it has to do before Run. Optional.
-func Prefetch() { go func() { _, _ = program() }() } // Run reports the error
-
-// Program returns the executable of the container's own processes, see program.
-// It stays open: it is not the caller's to close.
-func Program() (*os.File, error) { return program() }
-
-// carried is embedded.ContainerInit, but in tests: they test what they were
-// compiled with.
-var carried = embedded.ContainerInit
-
-// program returns the executable of the container's own processes:
-// the small one that duplex carries, in memory and sealed, so that nothing in a
-// container can change a file of the host through /proc/PID/exe
-// (CVE-2019-5736); or this very executable when it was built without.
-//
-// It stays open and is shared by all runs of this process.
-var program = sync.OnceValues(func() (*os.File, error) {
-	data, err := carried()
-	if errors.Is(err, embedded.ErrMissing) {
-		return os.Open("/proc/self/exe")
+func Prefetch() {
+	if fused == "" {
+		go func() { _, _ = copied() }() // Run reports the error
 	}
+}
+
+// Program opens the executable of the container's own processes, so that nothing
+// in a container can change a file of the host through /proc/PID/exe
+// (CVE-2019-5736). It is this very file on a read-only mount, where it is fused
+// and the caller may mount; otherwise SealedProgram.
+//
+// The caller closes it as soon as the process has started, before the container
+// runs anything: while the mount is open, who is privileged and reaches it could
+// make it writable. Where others already are in the container: SealedProgram.
+func Program() (*os.File, error) {
+	if fused != "" {
+		if f, err := readOnly("/proc/self/exe"); err == nil {
+			return f, nil
+		}
+	}
+	return SealedProgram()
+}
+
+// SealedProgram is the small program that duplex carries, in memory and sealed; or
+// this file as it is, when duplex was built without. The caller closes it.
+func SealedProgram() (*os.File, error) {
+	f, err := copied()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = data.Close() }()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// readOnly opens an executable on a mount of its own that is read-only and nowhere
+// to be found. It is gone when the last descriptor is closed; what was executed
+// from it keeps it, and nobody can change its attributes any more, because it is
+// in no mount namespace (mount_setattr(2)).
+func readOnly(path string) (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open_tree %s: %w", path, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH,
+		&unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV})
+	var st unix.Stat_t
+	if err == nil {
+		err = unix.Fstat(fd, &st)
+	}
+	if err == nil && st.Mode&0o005 != 0o005 {
+		err = unix.EACCES // user 0 of another user namespace could not execute it
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
+// carried is initprogram.ELF, but in tests: they test what they were compiled with.
+var carried = initprogram.ELF
+
+// copied returns the program that duplex carries, in sealed memory, shared by all
+// runs of this process.
+var copied = sync.OnceValues(func() (*os.File, error) {
+	data := carried()
+	if data == nil {
+		return os.Open("/proc/self/exe")
+	}
 	f, err := sealed("duplex-init", data)
 	if err != nil {
 		return nil, fmt.Errorf("load the container's init: %w", err)
@@ -52,7 +102,7 @@ var program = sync.OnceValues(func() (*os.File, error) {
 })
 
 // sealed copies data to memory that nobody can change (memfd_create(2)).
-func sealed(name string, data io.Reader) (*os.File, error) {
+func sealed(name string, data []byte) (*os.File, error) {
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	fd, err := unix.MemfdCreate(name, flags|unix.MFD_EXEC)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
@@ -62,7 +112,7 @@ func sealed(name string, data io.Reader) (*os.File, error) {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), name)
-	if _, err := io.Copy(f, data); err != nil {
+	if _, err := f.Write(data); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE

@@ -3,9 +3,11 @@ package container
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -13,10 +15,9 @@ import (
 
 // The program that runs inside can be executed and not be changed.
 func TestSealed(t *testing.T) {
-	self, err := os.Open("/proc/self/exe")
+	want, err := os.ReadFile("/proc/self/exe")
 	must(t, err)
-	defer self.Close()
-	f, err := sealed("test", self)
+	f, err := sealed("test", want)
 	must(t, err)
 	defer f.Close()
 	if _, err := f.WriteAt([]byte("x"), 0); !errors.Is(err, unix.EPERM) {
@@ -25,8 +26,6 @@ func TestSealed(t *testing.T) {
 	if err := f.Truncate(0); !errors.Is(err, unix.EPERM) {
 		t.Errorf("truncate: %v, want EPERM", err)
 	}
-	want, err := os.ReadFile("/proc/self/exe")
-	must(t, err)
 	got, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<40))
 	must(t, err)
 	if !bytes.Equal(got, want) {
@@ -37,5 +36,50 @@ func TestSealed(t *testing.T) {
 	var exit *exec.ExitError
 	if err := cmd.Run(); !errors.As(err, &exit) || exit.ExitCode() != 42 {
 		t.Errorf("run: %v, want exit status 42", err)
+	}
+}
+
+// Nor can the file that is executed from a read-only mount, with all rights there
+// are, by its descriptor or through the process that runs it.
+func TestReadOnlyProgram(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "program")
+	must(t, putWork(file))
+	must(t, os.Chmod(file, 0o755))
+	f, err := readOnly(file)
+	if os.Geteuid() != 0 {
+		if !errors.Is(err, unix.EPERM) { // then the program is copied
+			t.Errorf("as a user: %v, want EPERM", err)
+		}
+		return
+	}
+	must(t, err)
+	defer f.Close()
+	cmd := exec.Command(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), "cat") // closed by execve
+	cmd.Args[0] = "work"
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	must(t, f.Close())
+	exe := fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid)
+	if err := unix.Access(exe, unix.W_OK); !errors.Is(err, unix.EROFS) {
+		t.Errorf("access: %v, want EROFS", err)
+	}
+	if err := unix.Chmod(exe, 0o777); !errors.Is(err, unix.EROFS) {
+		t.Errorf("chmod: %v, want EROFS", err)
+	}
+	fd, err := unix.Open(exe, unix.O_PATH|unix.O_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY})
+	if !errors.Is(err, unix.EINVAL) {
+		t.Errorf("mount_setattr: %v, want EINVAL", err)
+	}
+	if tree, err := unix.OpenTree(fd, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("open_tree: %d, %v, want EINVAL", tree, err)
+	}
+	must(t, in.Close())
+	must(t, cmd.Wait())
+	if err := unix.Access(file, unix.W_OK); err != nil {
+		t.Errorf("the file itself: %v", err)
 	}
 }

@@ -143,13 +143,14 @@ func (r *run) start(stdio workload.Stdio) (err error) {
 	if r.streams, err = openStreams(r.spec, stdio); err != nil {
 		return err
 	}
-	exe, err := program()
+	exe, err := Program()
 	if err != nil {
 		return err
 	}
+	defer func() { _ = exe.Close() }()
 	files := append(r.streams.child(), initEnd, exe, execEnd)
 	r.init, err = os.StartProcess(programPath, []string{handshake.InitName}, &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: append(files, cgroupFiles(r.cgroup)...), Sys: r.attributes(),
+		Dir: "/", Env: handshake.Environment, Files: append(files, cgroupFiles(r.cgroup)...), Sys: r.attributes(),
 	})
 	r.streams.closeChild()
 	if err != nil {

@@ -105,7 +105,7 @@ func (l *layout) startProgram(exe string, argv []string, sys *syscall.SysProcAtt
 			p, err = l.forkExec(exe, argv, sys)
 		default:
 			p, err = os.StartProcess(exe, argv,
-				&os.ProcAttr{Dir: "/", Env: []string{}, Files: l.files, Sys: sys})
+				&os.ProcAttr{Dir: "/", Env: handshake.Environment, Files: l.files, Sys: sys})
 		}
 		done <- result{p, err}
 	}()
@@ -167,8 +167,9 @@ func bare(err error) error {
 }
 
 // newChild lays out what every child starts with: newLayout's files, its end of
-// the handshake and its program, the ones that layout.start counts on.
-func newChild(terminal bool, stdio [3]*os.File, preserve int) (*layout, handshake.Conn, error) {
+// the handshake and its program, the ones that layout.start counts on. alone: no
+// other process is in its namespaces yet.
+func newChild(terminal bool, stdio [3]*os.File, preserve int, alone bool) (*layout, handshake.Conn, error) {
 	var conn handshake.Conn
 	l, err := newLayout(terminal, stdio, preserve)
 	if err != nil {
@@ -180,18 +181,22 @@ func newChild(terminal bool, stdio [3]*os.File, preserve int) (*layout, handshak
 		return nil, conn, err
 	}
 	l.add(end)
-	program, err := container.Program()
+	open := container.SealedProgram
+	if alone {
+		open = container.Program
+	}
+	program, err := open()
 	if err != nil {
 		l.close()
 		return nil, conn, errors.Join(err, conn.F.Close())
 	}
-	l.files = append(l.files, program) // shared, stays open
+	l.add(program)
 	return l, conn, nil
 }
 
 // startInit starts the container's first process, in its new namespaces.
 func (c *Container) startInit(o CreateOptions, p *handshake.Plan) (ch *child, err error) {
-	l, conn, err := newChild(p.Process != nil && p.Process.Terminal, o.Stdio, o.PreserveFDs)
+	l, conn, err := newChild(p.Process != nil && p.Process.Terminal, o.Stdio, o.PreserveFDs, newNamespace(c.Spec, specs.PIDNamespace))
 	if err != nil {
 		return nil, err
 	}

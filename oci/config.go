@@ -1,8 +1,6 @@
 package oci
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,15 +17,15 @@ import (
 const maxConfig = 16 << 20
 
 // Load reads and checks the bundle in dir. The rootfs of the result is
-// absolute, and a directory.
-func Load(dir string) (*specs.Spec, error) {
+// absolute, and a directory. The configuration's text comes with it.
+func Load(dir string) (*specs.Spec, []byte, error) {
 	data, err := readConfig(filepath.Join(dir, "config.json"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	spec, err := Parse(data)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	root := spec.Root.Path
 	if !filepath.IsAbs(root) {
@@ -35,16 +33,16 @@ func Load(dir string) (*specs.Spec, error) {
 	}
 	// The rootfs may be named through links; what is mounted is where they lead.
 	if root, err = filepath.EvalSymlinks(root); err != nil {
-		return nil, fmt.Errorf("root.path: %w", err)
+		return nil, nil, fmt.Errorf("root.path: %w", err)
 	}
 	if info, err := os.Stat(root); err != nil || !info.IsDir() {
-		return nil, fmt.Errorf("root.path: %s is not a directory", root)
+		return nil, nil, fmt.Errorf("root.path: %s is not a directory", root)
 	}
 	if root == "/" {
-		return nil, errors.New("root.path: it is the host's root directory")
+		return nil, nil, errors.New("root.path: it is the host's root directory")
 	}
 	spec.Root.Path = root
-	return spec, nil
+	return spec, data, nil
 }
 
 func readConfig(path string) ([]byte, error) {
@@ -70,13 +68,9 @@ func readConfig(path string) ([]byte, error) {
 // alone, as the specification says (config.md, "Extensibility"); those it knows
 // and does not support are errors.
 func Parse(data []byte) (*specs.Spec, error) {
-	spec := &specs.Spec{}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if err := dec.Decode(spec); err != nil {
+	spec, err := decode(data)
+	if err != nil {
 		return nil, fmt.Errorf("parse config.json: %w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("parse config.json: something follows the configuration")
 	}
 	if err := checkVersion(spec.Version); err != nil {
 		return nil, err

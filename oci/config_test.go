@@ -148,7 +148,7 @@ func TestLoadHostile(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		must(t, prepare(filepath.Join(dir, "config.json")))
-		if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), name) {
+		if _, _, err := Load(dir); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("error %v, want %q", err, name)
 		}
 	}
@@ -221,7 +221,7 @@ func FuzzProcess(f *testing.F) {
 		if json.Unmarshal(data, p) != nil || CheckProcess(p) != nil {
 			return
 		}
-		c := &Container{record: record{Spec: Example()}}
+		c := &Container{Spec: Example()}
 		plan, err := c.execPlan(ExecOptions{Process: p})
 		if err == nil && (len(plan.Process.Argv) == 0 || !filepath.IsAbs(plan.Process.Cwd)) {
 			t.Errorf("a plan without a program or directory: %+v", plan.Process)

@@ -53,7 +53,7 @@ func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec, err := Load(bundle)
+	spec, text, err := Load(bundle)
 	if err != nil {
 		return nil, err
 	}
@@ -84,8 +84,12 @@ func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Bundle, c.Created, c.Spec, c.VM = bundle, time.Now().UTC(), spec, vm
-	if err := c.create(ctx, o, p); err != nil {
+	c.Bundle, c.Created, c.Spec, c.Rootfs, c.VM = bundle, time.Now().UTC(), spec, spec.Root.Path, vm
+	err = os.WriteFile(c.path(specFile), text, 0o600)
+	if err == nil {
+		err = c.create(ctx, o, p)
+	}
+	if err != nil {
 		return nil, errors.Join(err, c.undo())
 	}
 	return c, nil

@@ -158,7 +158,7 @@ func (c *Container) execPlan(o ExecOptions) (*handshake.Plan, error) {
 
 // startExec starts a process in the container's namespaces and cgroups.
 func (c *Container) startExec(o ExecOptions, p *handshake.Plan) (ch *child, err error) {
-	l, conn, err := newChild(o.Process.Terminal, o.Stdio, o.PreserveFDs)
+	l, conn, err := newChild(o.Process.Terminal, o.Stdio, o.PreserveFDs, false)
 	if err != nil {
 		return nil, err
 	}

@@ -96,7 +96,7 @@ func userNamespace(ids *specs.Linux) (*os.File, error) {
 	l := &layout{files: []*os.File{nil, nil, nil}}
 	defer l.close()
 	l.add(end)
-	l.files = append(l.files, program)
+	l.add(program)
 	sys := &syscall.SysProcAttr{Setsid: true}
 	mapIDs(ids, sys)
 	sys.Credential = nil // user 0 may not be in the map

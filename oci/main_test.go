@@ -20,11 +20,13 @@ import (
 	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/internal/testutil/attack"
 	"github.com/duplex-run/duplex/microvm"
+	"github.com/duplex-run/duplex/oci/machine/microvms"
 )
 
 // TestMain makes the test binary the program of its own containers, too.
 func TestMain(m *testing.M) {
 	microvm.Init()
+	microvms.Use()
 	Init()
 	container.Init()
 	if len(os.Args) > 4 && os.Args[1] == "oci" {

@@ -44,15 +44,16 @@ func Run(ctx context.Context, o RunOptions) (int, error) {
 	if o.Keep || err != nil {
 		return status, err
 	}
-	d, err := Open(o.Root, o.ID, true)
-	if errors.Is(err, ErrNotExist) {
-		return status, nil
+	created := c.Created
+	c, err = c.open(true)
+	if errors.Is(err, ErrNotExist) || err == nil && !c.Created.Equal(created) {
+		return status, nil // others have deleted it
 	}
 	if err != nil {
 		return status, err
 	}
-	defer d.Close()
-	return status, d.Delete(context.WithoutCancel(ctx), true, o.warn)
+	defer c.Close()
+	return status, c.Delete(context.WithoutCancel(ctx), true, o.warn)
 }
 
 func (o CreateOptions) warn(text string) {

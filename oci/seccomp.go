@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	known "github.com/duplex-run/duplex/container/seccomp"
 	"github.com/duplex-run/duplex/internal/seccomp"
 )
 
@@ -61,6 +62,9 @@ func Seccomp(p *specs.LinuxSeccomp) (*Filter, error) {
 	profile := *p
 	if len(profile.Architectures) == 0 {
 		profile.Architectures = []specs.Arch{specs.ArchX86_64}
+	}
+	if f.Program = known.Known(&profile); f.Program != nil {
+		return f, nil
 	}
 	prog, err := seccomp.Compile(&profile)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 // The files of a container's state directory.
 const (
 	stateFile = "state.json"
+	specFile  = "config.json" // the bundle's, as it was at create
 	lockFile  = "lock"
 	startSock = "start.sock" // there until start
 )
@@ -34,8 +35,8 @@ type record struct {
 	// since boot, which tells it from a later process of that number.
 	Pid       int    `json:"pid,omitempty"`
 	StartTime uint64 `json:"start_time,omitempty"`
-	// Spec is the bundle's configuration as it was at create.
-	Spec    *specs.Spec  `json:"spec"`
+	// Rootfs is where the bundle's root.path leads.
+	Rootfs  string       `json:"rootfs"`
 	Cgroups *cgroups.Set `json:"cgroups,omitempty"`
 	// VM is set of a container that is a microVM: then Pid is its supervisor's.
 	VM *Machine `json:"vm,omitempty"`
@@ -47,6 +48,9 @@ type record struct {
 // Container is a container on this host. Methods that change it hold its lock.
 type Container struct {
 	record
+	// Spec is the bundle's configuration as it was at create. It is a file of its
+	// own, because it is long and does not change.
+	Spec *specs.Spec
 	dir  string
 	lock *os.File // nil when only read
 }
@@ -86,7 +90,12 @@ func Open(root, id string, lock bool) (*Container, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	c := &Container{dir: filepath.Join(root, id)}
+	return (&Container{dir: filepath.Join(root, id), record: record{ID: id}}).open(lock)
+}
+
+// open reads the container again: what others have changed, by now.
+func (c *Container) open(lock bool) (*Container, error) {
+	id := c.ID
 	if lock {
 		f, err := os.OpenFile(filepath.Join(c.dir, lockFile), os.O_RDWR, 0)
 		if err != nil {
@@ -137,9 +146,21 @@ func (c *Container) read() error {
 	if err := json.Unmarshal(data, &c.record); err != nil {
 		return fmt.Errorf("parse %s: %w", c.path(stateFile), err)
 	}
-	if c.Spec == nil || c.Spec.Linux == nil {
-		return fmt.Errorf("parse %s: no configuration", c.path(stateFile))
+	if c.Spec != nil {
+		return nil
 	}
+	if data, err = os.ReadFile(c.path(specFile)); err != nil {
+		return err
+	}
+	spec, err := decode(data)
+	if err != nil {
+		return fmt.Errorf("parse %s: %w", c.path(specFile), err)
+	}
+	if spec.Linux == nil || spec.Root == nil {
+		return fmt.Errorf("parse %s: no configuration", c.path(specFile))
+	}
+	spec.Root.Path = c.Rootfs
+	c.Spec = spec
 	return nil
 }
 

@@ -14,9 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/handshake"
-	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/workload"
-	"github.com/duplex-run/duplex/microvm"
+	"github.com/duplex-run/duplex/oci/machine"
 	"github.com/duplex-run/duplex/oci/nic"
 )
 
@@ -133,14 +132,17 @@ func (s *supervisor) bring(ctx context.Context, cancel func(), root, id string) 
 // boot starts the machine and returns when the container is created in its guest.
 func (s *supervisor) boot(ctx context.Context) error {
 	streams := make(chan *os.File, 1)
-	runner := microvm.Runner{
+	vm := machine.Boot{
 		Kernel: s.c.VM.Kernel, Initrd: s.c.VM.Initrd, Version: s.c.VM.Version,
-		Talk: func(f *os.File) { streams <- f },
+		User: s.c.VM.Net == netUser, Talk: func(f *os.File) { streams <- f },
 	}
 	var err error
-	if runner.Network, err = s.network(); err != nil {
-		return err
+	if s.c.VM.Net == netNamespace {
+		if vm.Interface, err = nic.Connect(func(text string) { s.say(text) }); err != nil {
+			return err
+		}
 	}
+	runner := machine.New(vm)
 	ctx, end := context.WithCancel(ctx)
 	s.stdio.Running = func(c workload.Controller) { s.control.Store(&c) }
 	go func() {
@@ -258,24 +260,6 @@ func (s *supervisor) forwardSignals() {
 			_, _ = s.talk.ask(word{Op: opKill, Signal: sig}) // the program may have ended
 		}
 	}
-}
-
-// network is the machine's.
-func (s *supervisor) network() (*microvm.Network, error) {
-	switch s.c.VM.Net {
-	case netUser:
-		return &microvm.Network{}, nil
-	case netNamespace:
-		i, err := nic.Connect(func(text string) { s.say(text) })
-		if err != nil || i == nil {
-			return nil, err
-		}
-		return &microvm.Network{
-			Tap: i.Tap.Name(), File: i.Tap, MAC: i.MAC,
-			Guest: &agentproto.Network{Addresses: i.Addresses, Gateways: i.Gateways, MTU: i.MTU},
-		}, nil
-	}
-	return nil, nil
 }
 
 // say says what the user should know where the container's program writes its

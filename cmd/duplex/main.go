@@ -10,10 +10,12 @@ import (
 	"github.com/duplex-run/duplex/internal/hostcheck"
 	"github.com/duplex-run/duplex/microvm"
 	"github.com/duplex-run/duplex/oci"
+	"github.com/duplex-run/duplex/oci/machine/microvms"
 )
 
 func main() {
 	microvm.Init()
+	microvms.Use()
 	oci.Init()
 	hostcheck.Child()
 	container.Init()

@@ -105,6 +105,20 @@ func bootstrap(a, b []float64, seed uint64) (low, high float64) {
 	return quantile(diffs, tail), quantile(diffs, 1-tail)
 }
 
+// Ratio returns median(a) / median(b) and its percentile bootstrap interval, made
+// as for the difference; neither may be empty.
+func Ratio(a, b []float64, seed uint64) (ratio, low, high float64) {
+	rng := rand.New(rand.NewPCG(seed, 0x7261746f))
+	ra, rb := newResampler(a), newResampler(b)
+	ratios := make([]float64, resamples)
+	for i := range ratios {
+		ratios[i] = ra.median(rng) / rb.median(rng)
+	}
+	slices.Sort(ratios)
+	tail := (1 - Level) / 2
+	return Median(a) / Median(b), quantile(ratios, tail), quantile(ratios, 1-tail)
+}
+
 // resampler draws medians of resamples in linear time: it counts how often each
 // of the sorted values was drawn.
 type resampler struct {

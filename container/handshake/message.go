@@ -29,6 +29,10 @@ const (
 	TasksFD   = 4 // exec: its first cgroup file
 )
 
+// Environment is that of the container's own processes: they do one thing after
+// the other, and more threads would only have to be started.
+var Environment = []string{"GOMAXPROCS=1"}
+
 // Message is one message of either direction; Kind says which fields it has.
 type Message struct {
 	Kind Kind `json:"kind"`
@@ -50,6 +54,39 @@ type Message struct {
 
 	// File came with the message:
 	File *os.File `json:"-"` // terminal: the master; network: the TAP device; rootfs: a mount; notify: the listener
+}
+
+// Setup, Execute and Plan have methods for package json, because it would prepare
+// for all three, and everything in them, in processes that see one.
+
+// MarshalJSON implements json.Marshaler.
+func (s *Setup) MarshalJSON() ([]byte, error) { type plain Setup; return json.Marshal((*plain)(s)) }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *Setup) UnmarshalJSON(b []byte) error {
+	type plain Setup
+	return json.Unmarshal(b, (*plain)(s))
+}
+
+// MarshalJSON implements json.Marshaler.
+func (e *Execute) MarshalJSON() ([]byte, error) {
+	type plain Execute
+	return json.Marshal((*plain)(e))
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (e *Execute) UnmarshalJSON(b []byte) error {
+	type plain Execute
+	return json.Unmarshal(b, (*plain)(e))
+}
+
+// MarshalJSON implements json.Marshaler.
+func (p *Plan) MarshalJSON() ([]byte, error) { type plain Plan; return json.Marshal((*plain)(p)) }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (p *Plan) UnmarshalJSON(b []byte) error {
+	type plain Plan
+	return json.Unmarshal(b, (*plain)(p))
 }
 
 // Kind is what a message says.

@@ -138,7 +138,7 @@ func startExec(s *handshake.Setup) (int, error) {
 		files = append(files, take())
 	}
 	child, err := syscall.ForkExec("/proc/self/exe", []string{handshake.ExecName},
-		&syscall.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: sys})
+		&syscall.ProcAttr{Dir: "/", Env: handshake.Environment, Files: files, Sys: sys})
 	if err != nil {
 		return 0, err
 	}

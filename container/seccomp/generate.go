@@ -1,9 +1,10 @@
 //go:build ignore
 
-// This program writes default.bpf.
+// This program writes default.bpf and default.profile.
 package main
 
 import (
+	"errors"
 	"log"
 	"os"
 
@@ -16,11 +17,12 @@ func main() {
 	for _, c := range seccomp.DefaultCaps {
 		caps = append(caps, c.Name)
 	}
-	prog, err := compiler.Default(caps)
+	prog, text, err := compiler.Default(caps)
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := os.WriteFile("default.bpf", prog, 0o644); err != nil {
+	err = errors.Join(os.WriteFile("default.bpf", prog, 0o644), os.WriteFile("default.profile", text, 0o644))
+	if err != nil {
 		log.Fatal(err)
 	}
 }

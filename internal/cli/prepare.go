@@ -7,6 +7,7 @@ import (
 	"github.com/duplex-run/duplex/image"
 	"github.com/duplex-run/duplex/initramfs"
 	"github.com/duplex-run/duplex/kernel"
+	"github.com/duplex-run/duplex/oci"
 )
 
 // image resolves ref, importing it with progress on a terminal when the store
@@ -37,6 +38,17 @@ func (a *app) guest(ctx context.Context, o *runOptions) (guest, error) {
 		return guest{}, err
 	}
 	return a.guestOf(ctx, k)
+}
+
+// ociGuest finds what a microVM of `duplex oci` boots. Nothing is fetched: an engine
+// waits.
+func (a *app) ociGuest(ctx context.Context, name string) (oci.Guest, error) {
+	k, err := kernel.Find(name)
+	if err != nil {
+		return oci.Guest{}, err
+	}
+	g, err := a.guestOf(ctx, k)
+	return oci.Guest{Kernel: g.kernel, Initrd: g.initrd, Version: version()}, err
 }
 
 // guestOf is what boots with the kernel k.

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/runs"
 )
 
@@ -120,7 +121,7 @@ func runKill(ctx context.Context, a *app, args []string) error {
 	if err := a.parse(fs, args); err != nil {
 		return err
 	}
-	sig, err := parseSignal(*name)
+	sig, err := cmdline.ParseSignal(*name)
 	if err != nil {
 		return a.usage("--signal: %v", err)
 	}

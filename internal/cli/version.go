@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
-	"runtime/debug"
-)
 
-// Version is set by the build (-ldflags -X), from git describe.
-var Version = ""
+	"github.com/duplex-run/duplex/internal/cmdline"
+)
 
 var versionCommand = command{
 	name:    "version",
@@ -40,12 +38,4 @@ func runVersion(_ context.Context, a *app, args []string) error {
 	return err
 }
 
-func version() string {
-	if Version != "" {
-		return Version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
-}
+func version() string { return cmdline.Version() }

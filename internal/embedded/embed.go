@@ -30,18 +30,8 @@ func AgentID() (string, error) {
 // Probe returns the ELF executable of the isolation probe.
 func Probe() ([]byte, error) { return unpack("probe.zst") }
 
-// ContainerInit opens the ELF executable of a container's own processes. It is
-// not compressed: unpacking would cost every run more than reading.
-func ContainerInit() (fs.File, error) {
-	f, err := files.Open("files/container-init")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("container-init: %w", ErrMissing)
-	}
-	return f, err
-}
-
-// Monitor opens the ELF executable of a microVM's monitor, which is not compressed
-// either, and says what identifies it: its SHA-256, in hex.
+// Monitor opens the ELF executable of a microVM's monitor, which is not compressed,
+// because unpacking it would cost every run more than reading, and says what identifies it: its SHA-256, in hex.
 func Monitor() (id string, f fs.File, err error) {
 	sum, err := read("monitor.sum")
 	if err != nil {

@@ -13,20 +13,20 @@ const module = "github.com/duplex-run/duplex/"
 // of its own family (the same first match) and of layers below, never above;
 // packages of one layer do not import each other.
 var layers = [][]string{
-	{"cmd", "internal/e2e", "internal/vmmbench"},
+	{"cmd", "internal/e2e", "internal/vmmbench", "internal/startbench"},
 	{"internal/cli"},
 	{"bootreport", "internal/clones"},
-	{"compare"},
+	{"compare", "internal/ocicli"},
 	{"lab", "oci"},
 	{"microvm", "container"},
 	{"initramfs", "network", "internal/runs"},
 	{"kernel", "image", "vmm"},
-	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console", "internal/jail", "internal/procstat"},
-	{"internal/netif", "internal/seccomp", "internal/confine", "internal/lazyregexp", "internal/workload", "internal/testutil", "internal/lean"},
+	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console", "internal/jail", "internal/procstat", "internal/cmdline"},
+	{"internal/netif", "internal/seccomp", "internal/confine", "internal/lazyregexp", "internal/workload", "internal/testutil", "internal/lean", "internal/tinyelf"},
 }
 
 // alone may import nothing of the module but its own children.
-var alone = []string{"vmm", "internal/workload", "internal/embedded"}
+var alone = []string{"vmm", "internal/workload"}
 
 func family(pkg string) (layer int, name string) {
 	for i, names := range layers {

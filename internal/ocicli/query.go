@@ -1,4 +1,4 @@
-package cli
+package ocicli
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/console"
 	"github.com/duplex-run/duplex/oci"
 )
@@ -39,7 +40,7 @@ func ociList(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) err
 		}
 		return nil
 	case *format == "json":
-		return printJSON(o.out, states)
+		return cmdline.PrintJSON(o.out, states)
 	case *format != "table":
 		return o.usage("--format=%s: want table or json", *format)
 	}
@@ -71,7 +72,7 @@ func ociPS(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) err
 	}
 	switch *format {
 	case "json":
-		return printJSON(o.out, pids)
+		return cmdline.PrintJSON(o.out, pids)
 	case "table":
 	default:
 		return o.usage("--format=%s: want table or json", *format)
@@ -104,7 +105,7 @@ func (o *ociApp) guestPS(c *oci.Container, format string, psArgs []string) error
 		for _, p := range procs {
 			pids = append(pids, p.PID)
 		}
-		return printJSON(o.out, pids)
+		return cmdline.PrintJSON(o.out, pids)
 	}
 	w := tabwriter.NewWriter(o.out, 0, 1, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "UID\tPID\tPPID\tCMD")

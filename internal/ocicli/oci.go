@@ -1,4 +1,4 @@
-package cli
+package ocicli
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -15,19 +14,12 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
-	"github.com/duplex-run/duplex/kernel"
 	"github.com/duplex-run/duplex/oci"
 )
 
 const ociSummary = "Be an OCI runtime for podman, docker and containerd: bundles, runc's commands"
-
-var ociCommand = command{
-	name:    "oci",
-	args:    "COMMAND [FLAGS] [ARGS]",
-	summary: ociSummary,
-	run:     ociRun,
-}
 
 // ociCommands is the table of `duplex oci`; they share the flags of ociGlobals,
 // which may come before the command or after it.
@@ -67,7 +59,7 @@ func ociInGuest(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string
 	if err != nil {
 		return o.fail(err)
 	}
-	return statusError(status)
+	return cmdline.Status(status)
 }
 
 // ociSub is one command of `duplex oci`.
@@ -97,6 +89,7 @@ func (o *ociApp) register(fs *pflag.FlagSet) {
 }
 
 func ociRun(ctx context.Context, a *app, args []string) error {
+	a.cmd = subcommand{name: "oci", args: "COMMAND [FLAGS] [ARGS]", summary: ociSummary}
 	o := &ociApp{app: a, root: oci.DefaultRoot(), logFormat: "text", rootless: "auto"}
 	fs := a.flags()
 	o.register(fs)
@@ -109,12 +102,12 @@ func ociRun(ctx context.Context, a *app, args []string) error {
 	case err != nil:
 		return a.usage("%v", err)
 	case *version:
-		_, werr := fmt.Fprintf(a.out, "duplex oci version %s\nspec: %s\n", Version, oci.SpecVersion)
+		_, werr := fmt.Fprintf(a.out, "duplex oci version %s\nspec: %s\n", cmdline.Version(), oci.SpecVersion)
 		return werr
 	}
 	for _, c := range append(ociCommands(), ociHidden) {
 		if c.name == fs.Arg(0) {
-			a.cmd = command{name: "oci " + c.name, args: c.args, summary: c.summary}
+			a.cmd = subcommand{name: "oci " + c.name, args: c.args, summary: c.summary}
 			return o.log(o.dispatch(ctx, c, fs.Args()[1:]))
 		}
 	}
@@ -160,7 +153,7 @@ func (o *ociApp) parse(fs *pflag.FlagSet, args []string, more int) error {
 
 // log writes an error to the log as well; engines read it there.
 func (o *ociApp) log(err error) error {
-	var status statusError
+	var status cmdline.Status
 	if err != nil && !errors.As(err, &status) {
 		o.logLine("error", err.Error())
 	}
@@ -241,19 +234,27 @@ func (o *ociApp) createOptions(fs *pflag.FlagSet, opts *oci.CreateOptions) error
 		return o.usage("--preserve-fds=%d: out of range", opts.PreserveFDs)
 	}
 	opts.Root, opts.ID, opts.Warn = o.root, fs.Arg(0), o.warnLog
-	opts.Isolation, opts.Guest = workload.Isolation(o.isolation), o.guest
+	opts.Isolation, opts.Guest = workload.Isolation(o.isolation), o.guestOf
 	return nil
 }
 
-// guest finds what a microVM boots. Nothing is fetched: an engine waits.
-func (o *ociApp) guest(ctx context.Context) (oci.Guest, error) {
-	k, err := kernel.Find(o.kernel)
-	if err != nil {
-		return oci.Guest{}, err
+// guestOf finds what a microVM boots. A program without microVMs becomes the one
+// that has them.
+func (o *ociApp) guestOf(ctx context.Context) (oci.Guest, error) {
+	if o.guest != nil {
+		return o.guest(ctx, o.kernel)
 	}
-	g, err := o.guestOf(ctx, k)
-	return oci.Guest{Kernel: g.kernel, Initrd: g.initrd, Version: version()}, err
+	err := errors.New("this program makes containers only")
+	if os.Args[0] != wholeName {
+		err = unix.Exec("/proc/self/exe", append([]string{wholeName}, os.Args[1:]...), os.Environ())
+	}
+	return oci.Guest{}, &workload.Error{Op: "run the bundle in a microVM", Err: err,
+		Remedy: "Use the duplex of 'make build'."}
 }
+
+// wholeName is argv[0] by which all of duplex is entered, whatever follows
+// (scripts/build).
+const wholeName = "duplex-whole"
 
 func ociCreate(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
 	var opts oci.CreateOptions
@@ -284,7 +285,7 @@ func ociState(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) er
 	if err != nil {
 		return err
 	}
-	return printJSON(o.out, c.State())
+	return cmdline.PrintJSON(o.out, c.State())
 }
 
 func ociKill(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
@@ -296,7 +297,7 @@ func ociKill(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) err
 	if fs.NArg() > 1 {
 		name = fs.Arg(1)
 	}
-	sig, err := parseSignal(name)
+	sig, err := cmdline.ParseSignal(name)
 	if err != nil {
 		return o.usage("%v", err)
 	}
@@ -305,35 +306,6 @@ func ociKill(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) err
 		return err
 	}
 	return o.fail(c.Kill(sig, *all))
-}
-
-// parseSignal takes a number or a name, with or without SIG.
-func parseSignal(s string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil {
-		if n < 1 || n > 64 {
-			return 0, fmt.Errorf("signal %d is out of range", n)
-		}
-		return unix.Signal(n), nil
-	}
-	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
-	if sig := unix.SignalNum("SIG" + name); sig != 0 {
-		return sig, nil
-	}
-	for _, r := range []struct {
-		prefix     string
-		base, sign int
-	}{{"RTMIN+", 34, 1}, {"RTMAX-", 64, -1}} {
-		if n, err := strconv.Atoi(strings.TrimPrefix(name, r.prefix)); err == nil && strings.HasPrefix(name, r.prefix) && n >= 0 && n <= 30 {
-			return unix.Signal(r.base + r.sign*n), nil
-		}
-	}
-	switch name {
-	case "RTMIN":
-		return 34, nil
-	case "RTMAX":
-		return 64, nil
-	}
-	return 0, fmt.Errorf("signal %q is not known", s)
 }
 
 func ociDelete(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
@@ -383,5 +355,5 @@ func ociRunRun(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string)
 	if err != nil {
 		return o.fail(err)
 	}
-	return statusError(status)
+	return cmdline.Status(status)
 }

@@ -1,4 +1,4 @@
-package cli
+package ocicli
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/pflag"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/oci"
 )
@@ -85,7 +86,7 @@ func ociExec(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) e
 	if err != nil {
 		return o.fail(err)
 	}
-	return statusError(status)
+	return cmdline.Status(status)
 }
 
 // makeProcess is the file's, or the container's own with what the flags say.
@@ -174,7 +175,7 @@ func ociFeatures(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string)
 	if err := o.parse(fs, args, -1); err != nil {
 		return err
 	}
-	return printJSON(o.out, oci.Features())
+	return cmdline.PrintJSON(o.out, oci.Features())
 }
 
 func ociSpec(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
@@ -191,5 +192,5 @@ func ociSpec(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) err
 		return o.fail(err)
 	}
 	defer func() { _ = f.Close() }()
-	return o.fail(printJSON(f, oci.Example()))
+	return o.fail(cmdline.PrintJSON(f, oci.Example()))
 }

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+const (
+	pageSize = 4096
+	// chooserAddress is where the chooser is mapped, above all programs.
+	chooserAddress = 0x70000000
+	// maxWord is the room for a word in a rule, its NUL included.
+	maxWord = 32
+)
+
+// chooser is entered with argc at the stack pointer, and argv behind it:
+//
+//	        mov rbx, [rsp]
+//	        lea r12, [rip+table]
+//	next:   mov rax, [r12]          ; struct { entry, index uint64; word [32]byte }
+//	        mov rcx, [r12+8]
+//	        test rcx, rcx
+//	        js found                ; the last rule, which holds for all
+//	        cmp rcx, rbx
+//	        jae skip                ; no such argument
+//	        mov rsi, [rsp+rcx*8+8]
+//	        lea rdi, [r12+16]
+//	compare: mov dl, [rsi]
+//	        cmp dl, [rdi]
+//	        jne skip
+//	        inc rsi
+//	        inc rdi
+//	        test dl, dl
+//	        jnz compare
+//	found:  jmp rax
+//	skip:   add r12, 48
+//	        jmp next
+//	table:
+var chooser = []byte{
+	0x48, 0x8b, 0x1c, 0x24, 0x4c, 0x8d, 0x25, 0x35, 0x00, 0x00, 0x00, 0x49, 0x8b, 0x04, 0x24, 0x49,
+	0x8b, 0x4c, 0x24, 0x08, 0x48, 0x85, 0xc9, 0x78, 0x1f, 0x48, 0x39, 0xd9, 0x73, 0x1c, 0x48, 0x8b,
+	0x74, 0xcc, 0x08, 0x49, 0x8d, 0x7c, 0x24, 0x10, 0x8a, 0x16, 0x3a, 0x17, 0x75, 0x0c, 0x48, 0xff,
+	0xc6, 0x48, 0xff, 0xc7, 0x84, 0xd2, 0x75, 0xf0, 0xff, 0xe0, 0x49, 0x83, 0xc4, 0x30, 0xeb, 0xcb,
+}
+
+// file is an executable in the making.
+type file struct {
+	data     bytes.Buffer
+	segments []elf.Prog64
+	rules    bytes.Buffer
+}
+
+// add appends a program and returns where it is entered.
+func (f *file) add(program []byte) (uint64, error) {
+	e, err := elf.NewFile(bytes.NewReader(program))
+	if err != nil {
+		return 0, err
+	}
+	if e.Class != elf.ELFCLASS64 || e.Machine != elf.EM_X86_64 || e.Type != elf.ET_EXEC {
+		return 0, errors.New("not a static program for x86-64 at fixed addresses")
+	}
+	first := f.data.Len() == 0
+	pad(&f.data)
+	base := uint64(f.data.Len())
+	f.data.Write(program)
+	for _, p := range e.Progs {
+		if p.Type == elf.PT_INTERP {
+			return 0, errors.New("it needs an interpreter")
+		}
+		if p.Type != elf.PT_LOAD && !(first && (p.Type == elf.PT_NOTE || p.Type == elf.PT_GNU_STACK)) {
+			continue
+		}
+		s := elf.Prog64{Type: uint32(p.Type), Flags: uint32(p.Flags), Off: base + p.Off, Vaddr: p.Vaddr, Paddr: p.Paddr,
+			Filesz: p.Filesz, Memsz: p.Memsz, Align: p.Align}
+		if p.Type == elf.PT_LOAD {
+			if err := f.free(s); err != nil {
+				return 0, err
+			}
+		}
+		f.segments = append(f.segments, s)
+	}
+	return e.Entry, nil
+}
+
+// free says whether nothing has the addresses of s.
+func (f *file) free(s elf.Prog64) error {
+	low, high := s.Vaddr&^(pageSize-1), s.Vaddr+s.Memsz+pageSize-1
+	if high >= chooserAddress {
+		return fmt.Errorf("its addresses reach %#x", high)
+	}
+	for _, o := range f.segments {
+		if o.Type == uint32(elf.PT_LOAD) && low < o.Vaddr+o.Memsz && o.Vaddr < high && o.Off>>12 != s.Off>>12 {
+			return fmt.Errorf("%#x to %#x is another program's: link it with -T", s.Vaddr, s.Vaddr+s.Memsz)
+		}
+	}
+	return nil
+}
+
+// rule has the program at entry run when the argument of that index is word.
+func (f *file) rule(index int, word string, entry uint64) error {
+	if word == "" || len(word) >= maxWord || bytes.IndexByte([]byte(word), 0) >= 0 {
+		return fmt.Errorf("word %q: 1 to %d bytes", word, maxWord-1)
+	}
+	var w [maxWord]byte
+	copy(w[:], word)
+	f.put(&f.rules, entry, uint64(index), w)
+	return nil
+}
+
+func (f *file) put(b *bytes.Buffer, values ...any) {
+	for _, v := range values {
+		_ = binary.Write(b, binary.LittleEndian, v) // fixed sizes, into memory
+	}
+}
+
+// finish adds the chooser and the table of all segments, and returns the file.
+func (f *file) finish(entry uint64) ([]byte, error) {
+	f.put(&f.rules, entry, int64(-1), [maxWord]byte{})
+	pad(&f.data)
+	base := uint64(f.data.Len())
+	code := slices.Concat(chooser, f.rules.Bytes())
+	f.segments = append(f.segments, elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Off: base,
+		Vaddr: chooserAddress, Paddr: chooserAddress, Filesz: uint64(len(code)), Memsz: uint64(len(code)), Align: pageSize})
+	f.data.Write(code)
+	pad(&f.data)
+	table := uint64(f.data.Len())
+	// What is loaded in the order of addresses (elf(5)), the stack's flags last, as
+	// Go's linker has them and its debug/buildinfo wants them.
+	order := func(p elf.Prog64) uint64 {
+		switch elf.ProgType(p.Type) {
+		case elf.PT_LOAD:
+			return 1 + p.Vaddr
+		case elf.PT_GNU_STACK:
+			return 1 << 63
+		}
+		return 0
+	}
+	slices.SortStableFunc(f.segments, func(a, b elf.Prog64) int { return cmp.Compare(order(a), order(b)) })
+	if len(f.segments)*56 > pageSize {
+		return nil, fmt.Errorf("%d segments: older kernels read a page of them", len(f.segments))
+	}
+	f.put(&f.data, f.segments)
+	out := f.data.Bytes()
+	binary.LittleEndian.PutUint64(out[24:], chooserAddress) // e_entry
+	binary.LittleEndian.PutUint64(out[32:], table)          // e_phoff
+	binary.LittleEndian.PutUint16(out[56:], uint16(len(f.segments)))
+	return out, nil
+}

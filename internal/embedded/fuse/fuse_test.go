@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/duplex-run/duplex/internal/tinyelf"
+)
+
+// exits writes a program that ends with that status.
+func exits(t *testing.T, dir, name string, base uint64, status byte) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, tinyelf.Program(base, tinyelf.Exit(status)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// The arguments say which of the programs runs.
+func TestChoice(t *testing.T) {
+	dir := t.TempDir()
+	first := exits(t, dir, "first", 0x400000, 1)
+	oci := exits(t, dir, "oci", 0x20000000, 2)
+	child := exits(t, dir, "child", 0x10000000, 3)
+	out := filepath.Join(dir, "out")
+	if err := run([]string{out, first, "0:whole=" + first, "0:child=" + child, "1:oci=" + oci, "0:kid=" + child}); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		argv []string
+		want int
+	}{
+		{[]string{"duplex"}, 1},
+		{[]string{"duplex", "version"}, 1},
+		{[]string{"duplex", "oci"}, 2},
+		{[]string{"duplex", "oci", "run"}, 2},
+		{[]string{"duplex", "oc"}, 1},
+		{[]string{"duplex", "ocis"}, 1},
+		{[]string{"duplex", ""}, 1},
+		{[]string{"duplex", "x", "oci"}, 1},
+		{[]string{"child"}, 3},
+		{[]string{"kid", "5"}, 3},
+		{[]string{"whole", "oci"}, 1}, // the first rule that holds
+		{[]string{"child", "oci"}, 3},
+	} {
+		cmd := &exec.Cmd{Path: out, Args: test.argv}
+		err := cmd.Run()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != test.want {
+			t.Errorf("%q: %v, want exit status %d", test.argv, err, test.want)
+		}
+	}
+	// To other tools it is the first program.
+	want, err := os.ReadFile(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got[64:len(want)], want[64:]) {
+		t.Error("the first program is not there as it was")
+	}
+	if _, err := elf.NewFile(bytes.NewReader(got)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	dir := t.TempDir()
+	first := exits(t, dir, "first", 0x400000, 1)
+	same := exits(t, dir, "same", 0x400000, 1)
+	high := exits(t, dir, "high", chooserAddress, 1)
+	text := filepath.Join(dir, "text")
+	if err := os.WriteFile(text, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ arg, want string }{
+		{"1:oci=" + same, "another program's"},
+		{"1:oci=" + high, "its addresses reach"},
+		{"1:oci=" + text, "EOF"},
+		{"1:oci=" + filepath.Join(dir, "none"), "no such file"},
+		{"1:oci=/bin/sh", "not a static program"},
+		{"oci=" + first, "is no INDEX:WORD=PROGRAM"},
+		{"-1:oci=" + first, "is no INDEX:WORD=PROGRAM"},
+		{"1:oci", "is no INDEX:WORD=PROGRAM"},
+		{"1:=" + first, "1 to 31 bytes"},
+		{"1:" + strings.Repeat("a", 32) + "=" + first, "1 to 31 bytes"},
+	} {
+		err := run([]string{filepath.Join(dir, "out"), first, test.arg})
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", test.arg, err, test.want)
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "fuse:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) < 2 {
+		return fmt.Errorf("usage: fuse OUTPUT PROGRAM [INDEX:WORD=PROGRAM...]")
+	}
+	first, err := os.ReadFile(args[1])
+	if err != nil {
+		return err
+	}
+	f := &file{}
+	main, err := f.add(first)
+	if err != nil {
+		return fmt.Errorf("%s: %w", args[1], err)
+	}
+	entries := map[string]uint64{args[1]: main}
+	for _, arg := range args[2:] {
+		name, path, ok := strings.Cut(arg, "=")
+		index, word, ok2 := strings.Cut(name, ":")
+		n, err := strconv.Atoi(index)
+		if !ok || !ok2 || err != nil || n < 0 {
+			return fmt.Errorf("%q is no INDEX:WORD=PROGRAM", arg)
+		}
+		entry, seen := entries[path]
+		if !seen {
+			data, err := os.ReadFile(path)
+			if err == nil {
+				entry, err = f.add(data)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+			entries[path] = entry
+		}
+		if err := f.rule(n, word, entry); err != nil {
+			return err
+		}
+	}
+	out, err := f.finish(main)
+	if err != nil {
+		return err
+	}
+	// Not over the file itself, which may be running.
+	tmp := args[0] + ".new"
+	if err := os.WriteFile(tmp, out, 0o755); err != nil {
+		return err
+	}
+	return os.Rename(tmp, args[0])
+}
+
+// pad fills up to a page.
+func pad(b *bytes.Buffer) {
+	b.Write(make([]byte, -b.Len()&(pageSize-1)))
+}
