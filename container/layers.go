@@ -160,7 +160,7 @@ func (r *run) landlock() *confine.Workload {
 	w := &confine.Workload{
 		Files:   len(l.filter) > 0 && l.caps&(1<<unix.CAP_SYS_ADMIN) == 0,
 		NoNodes: r.ids.rootless || l.caps&(1<<unix.CAP_MKNOD) == 0,
-		Sockets: r.hostNetwork(),
+		Sockets: r.network.Mode == NetworkHost,
 		Devices: []string{"/dev"},
 	}
 	if !w.Files && !w.Sockets {
@@ -174,9 +174,6 @@ func (r *run) landlock() *confine.Workload {
 	}
 	return w
 }
-
-// hostNetwork: the network namespace is the host's.
-func (r *run) hostNetwork() bool { return false }
 
 // cloneFlags are the namespaces to make, beside the network's.
 func (l *resolved) cloneFlags() uintptr {

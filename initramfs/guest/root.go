@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
+	"github.com/duplex-run/duplex/internal/launch"
 )
 
 // Where the layers are while the initramfs is the root. They stay mounted, out
@@ -145,6 +146,10 @@ func prepareRoot(start *agentproto.Start, saved *stage) (*carried, error) {
 	}
 	upper, err := saved.enterRoot(start.Root)
 	if err != nil {
+		return nil, err
+	}
+	// Before the shares: one on /etc is the host's.
+	if err := writeNames("/etc", launch.Hostname(start.Spec), start.Network); err != nil {
 		return nil, err
 	}
 	if err := mountShares(start.Shares); err != nil {

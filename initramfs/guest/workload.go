@@ -41,9 +41,6 @@ func serve(h *host, l links, start *agentproto.Start, saved *stage) error {
 		return fail("set up the root file system", err)
 	}
 	step("find the command")
-	if err := writeNames("/etc", launch.Hostname(start.Spec), start.Network); err != nil {
-		return fail("set up the network", err)
-	}
 	path, exit, err := prepareCommand(&start.Spec)
 	if err != nil {
 		return fail("prepare the command", err)
