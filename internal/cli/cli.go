@@ -40,6 +40,9 @@ type app struct {
 	finish func(error) int
 	// tracked is the run of this process, if it is one that others see.
 	tracked *tracked
+	// probed is why KVM here cannot boot a stock kernel, or nothing; nil before
+	// labFor had to know.
+	probed *string
 }
 
 // commands is the table, in the order help prints it.

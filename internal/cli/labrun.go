@@ -26,12 +26,16 @@ func (a *app) labFor(mode string, wanted bool) (why string) {
 	case mode == "always":
 		return "--lab=always asks for it"
 	}
-	report, err := probe.Run()
-	if err != nil || report.BootsStockKernel {
-		return "" // what is wrong, the run itself will say
+	if a.probed != nil {
+		return *a.probed
 	}
-	_, _ = fmt.Fprintf(a.err, "duplex: running in the lab machine: %s\n", report.Why)
-	return report.Why
+	report, err := probe.Run()
+	if err == nil && !report.BootsStockKernel { // what is wrong, the run itself will say
+		why = report.Why
+		_, _ = fmt.Fprintf(a.err, "duplex: running in the lab machine: %s\n", why)
+	}
+	a.probed = &why
+	return why
 }
 
 // labJob is a command line that is to be run again inside the lab.

@@ -111,8 +111,8 @@ func TestBootRefuses(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"run", "--container", "--network=user", image}, "for microVMs so far"},
-		{[]string{"run", "--vm", "--network=host", image}, "or none"},
+		{[]string{"run", "--container", "--network=tap=t0,address=10.0.0.2/24", image}, "TAP interfaces are for microVMs"},
+		{[]string{"run", "--vm", "--network=host", image}, "no use of the host's network"},
 		{[]string{"run", "--vm", "-p", "80:80", image}, "needs --network user"},
 		{[]string{"trace", text}, "not a trace file"},
 	} {

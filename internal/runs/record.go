@@ -237,18 +237,31 @@ func readRecord(dir string) (Record, error) {
 	return r, nil
 }
 
+// cleanUp bounds how long a run whose end is known may take to put things away.
+const cleanUp = 5 * time.Second
+
+// awaitCleanUp waits until the process of a run that has ended is done with it.
+func awaitCleanUp(path string) {
+	for until := time.Now().Add(cleanUp); time.Now().Before(until); time.Sleep(pollEvery) {
+		if r, err := readRecord(path); err != nil || r.Finished.IsZero() || !isLocked(path) {
+			return
+		}
+	}
+}
+
 // Remove forgets a run that has ended.
 func Remove(id string) error {
 	dir, err := store()
 	if err != nil {
 		return err
 	}
+	path := filepath.Join(dir, id)
+	awaitCleanUp(path)
 	unlock, err := lockDir(dir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	path := filepath.Join(dir, id)
 	if _, err := os.Lstat(filepath.Join(path, lockName)); err == nil {
 		return &workload.Error{Op: "remove run " + id, Err: errors.New("it is running"), Remedy: "Stop it first, or give -f."}
 	}
