@@ -149,6 +149,7 @@ func TestRestoreWithMoreDevices(t *testing.T) {
 			t.Fatal(err)
 		}
 		stop := start(t, clone)
+		<-marks // may have been read before the guest was saved, and only then written
 		if id := <-marks; id != want {
 			t.Errorf("with %d devices more, device %d is in the second slot, not %d", added, id, want)
 		}
