@@ -69,16 +69,11 @@ func TestCVE2024_45310(t *testing.T) {
 		specs.Mount{Destination: "/data/a/made/deep", Type: "tmpfs"},
 		specs.Mount{Destination: "/data/a/file", Type: "bind", Source: file})
 	attack.Swap(t, filepath.Join(volume, "a"), filepath.Join(volume, "link"))
-	ran := 0
-	for range races() {
-		if _, _, err := b.run(t); err == nil {
-			ran++
-		}
+	some(t, func() error {
+		_, _, err := b.run(t)
 		unharmed()
-	}
-	if ran == 0 {
-		t.Error("no container ran")
-	}
+		return err
+	})
 }
 
 // CVE-2025-31133: /dev/null of the container is another file when paths are
@@ -107,9 +102,7 @@ func TestCVE2025_31133(t *testing.T) {
 		must(t, unix.Mknod(b.rootfs("dev", "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 		must(t, os.Symlink("/proc/sys/kernel/core_pattern", b.rootfs("dev", "link")))
 		attack.Swap(t, b.rootfs("dev", "null"), b.rootfs("dev", "link"))
-		if neverUnmasked(t, b) == 0 {
-			t.Error("no container ran")
-		}
+		some(t, func() error { return neverUnmasked(t, b) })
 	})
 }
 
@@ -215,11 +208,8 @@ func TestCVE2026_47766(t *testing.T) {
 	must(t, os.Symlink(outside, b.rootfs("link")))
 	attack.Swap(t, b.rootfs("dev"), b.rootfs("link"))
 	for range races() {
-		_, _, err := b.run(t)
+		_, _, _ = b.run(t) // whether it fails or not
 		unharmed()
-		if err != nil {
-			continue
-		}
 	}
 }
 
