@@ -40,6 +40,11 @@ func (c *conversation) talk(ctx context.Context, id string, first *runs.Message)
 	}
 	c.detached = make(chan struct{})
 	defer c.close()
+	if c.tty && c.interactive { // before the first key is read: ^Q is the terminal's own else
+		if err := c.raw(); err != nil {
+			return exit, false, err
+		}
+	}
 	if err := c.streams(); err != nil {
 		return exit, false, err
 	}
@@ -47,11 +52,6 @@ func (c *conversation) talk(ctx context.Context, id string, first *runs.Message)
 		return exit, false, err
 	}
 	c.closeFiles()
-	if c.tty && c.interactive {
-		if err := c.raw(); err != nil {
-			return exit, false, err
-		}
-	}
 	c.signals()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -277,10 +276,10 @@ func TestControlAnywhere(t *testing.T) {
 
 // onTerminal is a duplex command with a terminal of its own, as a shell starts it.
 type onTerminal struct {
-	t      *testing.T
-	master *os.File
-	cmd    *exec.Cmd
-	said   strings.Builder
+	t             *testing.T
+	master, slave *os.File
+	cmd           *exec.Cmd
+	said          strings.Builder
 }
 
 func startOnTerminal(t *testing.T, args ...string) *onTerminal {
@@ -288,7 +287,7 @@ func startOnTerminal(t *testing.T, args ...string) *onTerminal {
 	master, slave := openPTY(t)
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
-	c := &onTerminal{t: t, master: master, cmd: exec.CommandContext(ctx, bin, args...)}
+	c := &onTerminal{t: t, master: master, slave: slave, cmd: exec.CommandContext(ctx, bin, args...)}
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = slave, slave, slave
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := c.cmd.Start(); err != nil {
@@ -300,8 +299,6 @@ func startOnTerminal(t *testing.T, args ...string) *onTerminal {
 // await reads until want was said, since the last time.
 func (c *onTerminal) await(want string) {
 	c.t.Helper()
-	hung := time.AfterFunc(limit, func() { _ = c.cmd.Process.Kill(); _ = c.master.Close() })
-	defer hung.Stop()
 	buf := make([]byte, 4096)
 	for !strings.Contains(c.said.String(), want) {
 		n, err := c.master.Read(buf)
@@ -324,7 +321,7 @@ func (c *onTerminal) types(text string) {
 
 func (c *onTerminal) resize(rows, cols uint16) {
 	c.t.Helper()
-	if err := unix.IoctlSetWinsize(int(c.master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
+	if err := unix.IoctlSetWinsize(int(c.slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
 		c.t.Fatal(err)
 	}
 }

@@ -9,19 +9,24 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// openPTY returns a pseudo-terminal of 40 by 100.
+// openPTY returns a pseudo-terminal of 40 by 100. What is read from its master is
+// bounded by limit.
 func openPTY(t *testing.T) (master, slave *os.File) {
 	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	master = os.NewFile(uintptr(fd), "/dev/ptmx") // (*os.File).Fd would make it block
 	t.Cleanup(func() { _ = master.Close() })
-	fd := int(master.Fd())
+	if err := master.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		t.Fatal(err)
+	}
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
 		t.Fatal(err)
 	}
