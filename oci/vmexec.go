@@ -205,28 +205,23 @@ func (s *supervisor) exec(t *talk, q word, streams []*os.File) error {
 	if err := t.say(word{}); err != nil {
 		return nil // who asked has gone
 	}
+	in, err := newUntilReader(streams[0])
+	if err != nil {
+		return err
+	}
+	defer in.stop()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	signals, sizes := make(chan workload.Signal, 16), make(chan workload.WinSize, 1)
 	go func() {
 		defer cancel()
-		for {
-			w, err := t.hear()
-			switch {
-			case err != nil:
-				return
-			case w.Size != nil:
-				offer(ctx, sizes, *w.Size)
-			default:
-				offer(ctx, signals, workload.Signal(w.Signal))
-			}
-		}
+		passIn(ctx, t, signals, sizes)
 	}()
 	spec := workload.Spec{
 		Argv: []string{guestDir + "/" + guestProgram, "oci", "--root", guestState, "exec", "--process", guestDir + "/" + name, s.c.ID},
 		Env:  []string{"PATH=/bin"}, Cwd: "/", Interactive: true, TTY: p.Terminal,
 	}
-	stdio := workload.Stdio{In: streams[0], Out: streams[1], Err: streams[2], Signals: signals, Resize: sizes}
+	stdio := workload.Stdio{In: in, Out: streams[1], Err: streams[2], Signals: signals, Resize: sizes}
 	if p.Terminal {
 		stdio.Err = nil
 		if q.Size != nil {
@@ -239,6 +234,21 @@ func (s *supervisor) exec(t *talk, q word, streams []*os.File) error {
 	}
 	_ = t.say(word{Status: exit.Status()})
 	return nil
+}
+
+// passIn is the other end of passOn.
+func passIn(ctx context.Context, t *talk, signals chan<- workload.Signal, sizes chan<- workload.WinSize) {
+	for {
+		w, err := t.hear()
+		switch {
+		case err != nil:
+			return
+		case w.Size != nil:
+			offer(ctx, sizes, *w.Size)
+		default:
+			offer(ctx, signals, workload.Signal(w.Signal))
+		}
+	}
 }
 
 // offer sends v, unless ctx ends first.
