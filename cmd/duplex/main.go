@@ -16,6 +16,7 @@ import (
 func main() {
 	microvm.Init()
 	microvms.Use()
+	cli.Link()
 	oci.Init()
 	hostcheck.Child()
 	container.Init()

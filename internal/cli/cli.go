@@ -86,12 +86,18 @@ var ociCommand = command{
 	},
 }
 
-// Main runs the duplex command line and returns its exit status.
-func Main(argv []string, stdin *os.File, stdout, stderr io.Writer) int {
-	container.Init() // does not return in a container's own processes
+// Link gives package microvm what it does not link itself. A process that has a
+// machine without Main, that of `duplex oci`, calls it first.
+func Link() {
 	microvm.Program = program.Open
 	microvm.UserNetworks.New, microvm.UserNetworks.Plan = userNetwork, userNetworkPlan
 	microvm.BridgeNetwork = joinBridge
+}
+
+// Main runs the duplex command line and returns its exit status.
+func Main(argv []string, stdin *os.File, stdout, stderr io.Writer) int {
+	container.Init() // does not return in a container's own processes
+	Link()
 	var signals cmdline.Signals
 	a := &app{in: stdin, out: stdout, err: stderr, signal: &signals.Number, stopSignals: signals.Stop}
 	a.finish = func(err error) int { return signals.Finish(stderr, err) }
