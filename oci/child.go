@@ -14,9 +14,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/container/fork"
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/program"
 	"github.com/duplex-run/duplex/oci/cgroups"
 )
 
@@ -181,16 +181,16 @@ func newChild(terminal bool, stdio [3]*os.File, preserve int, alone bool) (*layo
 		return nil, conn, err
 	}
 	l.add(end)
-	open := container.SealedProgram
+	open := program.Sealed
 	if alone {
-		open = container.Program
+		open = program.Open
 	}
-	program, err := open()
+	exe, err := open()
 	if err != nil {
 		l.close()
 		return nil, conn, errors.Join(err, conn.F.Close())
 	}
-	l.add(program)
+	l.add(exe)
 	return l, conn, nil
 }
 
