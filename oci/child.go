@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
@@ -25,6 +24,7 @@ type child struct {
 	pid     int
 	process *os.Process
 	conn    handshake.Conn
+	direct  *direct // of one without a runtime; nil
 }
 
 // layout collects the files a child starts with, in the order of their numbers.
@@ -95,8 +95,7 @@ func (l *layout) startProgram(exe string, argv []string, sys *syscall.SysProcAtt
 		err error
 	}
 	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: what enter does stays with the thread
+	onThread(func() {
 		err := enter()
 		var p *os.Process
 		switch {
@@ -108,7 +107,7 @@ func (l *layout) startProgram(exe string, argv []string, sys *syscall.SysProcAtt
 				&os.ProcAttr{Dir: "/", Env: handshake.Environment, Files: l.files, Sys: sys})
 		}
 		done <- result{p, err}
-	}()
+	})
 	r := <-done
 	if r.err != nil {
 		_ = conn.F.Close()
@@ -326,6 +325,9 @@ func (ch *child) kill() { _ = ch.process.Kill() } // an error means that it has 
 // close lets go of the child, which lives on; one whose handshake is not over
 // ends with it.
 func (ch *child) close() {
+	if ch.direct != nil {
+		ch.direct.close()
+	}
 	_ = ch.conn.F.Close()
 	_ = ch.process.Release()
 }
@@ -339,6 +341,9 @@ type callbacks struct {
 // await follows the child until it is ready: waiting for start, or, of exec,
 // about to execute.
 func (ch *child) await(on callbacks) error {
+	if ch.direct != nil {
+		return ch.direct.await(on)
+	}
 	for {
 		m, err := ch.conn.Receive()
 		if err != nil {

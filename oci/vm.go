@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"syscall"
 
@@ -187,13 +186,12 @@ func (c *Container) disconnect() error {
 	}
 	defer func() { _ = f.Close() }()
 	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	onThread(func() {
 		err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
 		if err == nil {
 			err = machine.Disconnect()
 		}
 		done <- err
-	}()
+	})
 	return <-done
 }

@@ -8,10 +8,12 @@ import (
 
 	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/internal/ocicli"
+	"github.com/duplex-run/duplex/internal/sysmon"
 )
 
 func main() {
 	inside.Main()
+	sysmon.Calm()
 	args := os.Args[1:]
 	if len(args) > 0 && args[0] == "oci" {
 		args = args[1:]
