@@ -69,6 +69,22 @@ func setup(m *testing.M) int {
 		}
 		image = "rootfs:" + rootfs
 	}
+	// Temporary files of duplex's are looked for there: see footprint.
+	tmp, err := os.MkdirTemp("", "e2e-")
+	if err == nil {
+		defer func() { _ = os.RemoveAll(tmp) }()
+		err = os.Setenv("TMPDIR", tmp)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	back, err := moveToOwnGroups()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer back()
 	return m.Run()
 }
 
@@ -130,7 +146,7 @@ type result struct {
 
 // limit bounds every command: a hang is a failure with a name. It is for the
 // emulated machine on a busy host, where hashing an image takes minutes.
-const limit = 8 * time.Minute
+const limit = 5 * time.Minute
 
 // labFailed is what duplex says when the emulated machine itself failed. QEMU's
 // emulation of SVM is not free of faults (see docs/lab.md), and what is tested
