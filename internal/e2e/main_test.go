@@ -69,11 +69,11 @@ func setup(m *testing.M) int {
 		}
 		image = "rootfs:" + rootfs
 	}
-	// Temporary files of duplex's are looked for there: see footprint.
+	// Other tests run beside these: see footprint.
 	tmp, err := os.MkdirTemp("", "e2e-")
 	if err == nil {
 		defer func() { _ = os.RemoveAll(tmp) }()
-		err = os.Setenv("TMPDIR", tmp)
+		err = errors.Join(os.Setenv("TMPDIR", tmp), os.Setenv("DUPLEX_RUNTIME", filepath.Join(tmp, "run")))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
