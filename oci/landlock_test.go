@@ -26,8 +26,8 @@ func TestLandlock(t *testing.T) {
 			return b
 		}
 		b := bundle("ioctl", "/nodes/random")
-		nodes := b.rootfs("nodes") // temporary files may be where devices do not open
-		must(t, os.Mkdir(nodes, 0o755))
+		nodes := t.TempDir() // of its own: temporary files may be where devices do not open
+		b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/nodes", Type: "bind", Source: nodes, Options: []string{"bind", "dev"}})
 		must(t, unix.Mount("nodes", nodes, "tmpfs", 0, ""))
 		t.Cleanup(func() { must(t, unix.Unmount(nodes, unix.MNT_DETACH)) })
 		must(t, unix.Mknod(filepath.Join(nodes, "random"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 8))))

@@ -146,7 +146,7 @@ type result struct {
 
 // limit bounds every command: a hang is a failure with a name. It is for the
 // emulated machine on a busy host, where hashing an image takes minutes.
-const limit = 5 * time.Minute
+const limit = 8 * time.Minute
 
 // labFailed is what duplex says when the emulated machine itself failed. QEMU's
 // emulation of SVM is not free of faults (see docs/lab.md), and what is tested
