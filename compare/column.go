@@ -44,23 +44,30 @@ func (c Column) Valid() bool {
 }
 
 // Container says whether it is a container that runs the image.
-func (c Column) Container() bool { return c.isolation() == workload.Container }
+func (c Column) Container() bool { return c.Isolation() == workload.Container }
 
-// isolation is what runs the image.
-func (c Column) isolation() workload.Isolation {
+// Isolation is what runs the image.
+func (c Column) Isolation() workload.Isolation {
 	if c == VM || c == WarmVM {
 		return workload.VM
 	}
 	return workload.Container
 }
 
-// flags make `duplex run` run it.
-func (c Column) flags() []string {
-	flags := []string{"--isolation=" + string(c.isolation())}
+// flags make `duplex run` run it, with the flags that all columns are given.
+func (c Column) flags(shared ...string) []string {
+	flags := []string{"--isolation=" + string(c.Isolation())}
 	if c == WarmVM {
 		flags = append(flags, "--warm")
 	}
-	if layer, ok := strings.CutPrefix(string(c), without); ok {
+	layer, ok := strings.CutPrefix(string(c), without)
+	if layer == "network" { // in the host's, whatever the others have, where no port needs publishing
+		shared = slices.DeleteFunc(slices.Clone(shared), func(f string) bool {
+			return strings.HasPrefix(f, "--network=") || strings.HasPrefix(f, "--publish=")
+		})
+	}
+	flags = append(flags, shared...)
+	if ok {
 		flags = append(flags, layers[layer])
 	}
 	return flags

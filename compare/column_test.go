@@ -15,6 +15,16 @@ func TestColumns(t *testing.T) {
 			t.Errorf("%s: %v, %q", c, c.Valid(), c.flags())
 		}
 	}
+	shared := []string{"--network=user", "--memory=64m", "--publish=80:80"}
+	for c, want := range map[Column][]string{
+		"vm":                   {"--isolation=vm", "--network=user", "--memory=64m", "--publish=80:80"},
+		"container-no-ipc":     {"--isolation=container", "--network=user", "--memory=64m", "--publish=80:80", "--ipc=host"},
+		"container-no-network": {"--isolation=container", "--memory=64m", "--network=host"},
+	} {
+		if got := c.flags(shared...); !slices.Equal(got, want) || len(shared) != 3 || shared[2] != "--publish=80:80" {
+			t.Errorf("%s: %q, of %q", c, got, shared)
+		}
+	}
 	for _, c := range []Column{"", "vms", "container-no-", "container-no-mount", "container-", "vm-no-seccomp"} {
 		if c.Valid() {
 			t.Errorf("%q is taken", c)

@@ -70,7 +70,7 @@ func madeUp(side Column, i int) Sample {
 }
 
 func sampleStudy(sides []Column) *Study {
-	host := isolation.HostFacts{Kernel: "6.1.0-example", BootID: "host-boot", Values: isolation.Values{BTime: 5, MemTotal: 9, CPUModel: "Example"}}
+	host := isolation.HostFacts{Kernel: "6.1.0-example", BootID: "host-boot", Network: isolation.Network{Namespace: "net:[1]"}, Values: isolation.Values{BTime: 5, MemTotal: 9, CPUModel: "Example"}}
 	st := &Study{Host: host}
 	for _, name := range sides {
 		o := &isolation.Observation{
@@ -78,6 +78,7 @@ func sampleStudy(sides []Column) *Study {
 			Caps: isolation.Caps{Effective: "00000000a80425fb", Bounding: "00000000a80425fb"}, UIDMap: []string{"0 0 4294967295"},
 			Writable: []isolation.Walk{{Root: "/proc", Files: 900, Writable: 3}, {Root: "/sys", Files: 4000}},
 			Devices:  []isolation.Device{{Path: "/dev/null", Node: "c 1:3"}}, Values: host.Values,
+			Network:  isolation.Network{Namespace: "net:[2]", Interfaces: []string{"lo"}},
 			Attempts: []isolation.Attempt{{Name: "mount", Errno: "EPERM"}, {Name: "raw socket", Allowed: true}},
 		}
 		if name != Container {

@@ -36,7 +36,7 @@ func (r *reporter) isolation() {
 // there is one, the first of the other isolation.
 func shownSides(sides []Column) []int {
 	for i, s := range sides {
-		if s.isolation() != sides[0].isolation() {
+		if s.Isolation() != sides[0].Isolation() {
 			return []int{0, i}
 		}
 	}
@@ -47,7 +47,7 @@ func shownSides(sides []Column) []int {
 // same isolation.
 func (r *reporter) alike(st *Study, side int, names []string) {
 	like := slices.IndexFunc(r.doc.Settings.Sides, func(c Column) bool {
-		return c.isolation() == r.doc.Settings.Sides[side].isolation()
+		return c.Isolation() == r.doc.Settings.Sides[side].Isolation()
 	})
 	var others []string
 	for _, name := range names {

@@ -59,7 +59,7 @@ type result struct {
 // for what this process could not do, and for a cancelled ctx.
 func (s *sampler) run(ctx context.Context, side Column, keep int, extra ...string) (*result, error) {
 	out := &sink{hash: sha256.New(), keep: keep}
-	args := slices.Concat(side.flags(), extra, s.flags, []string{s.image}, s.command)
+	args := slices.Concat(side.flags(s.flags...), extra, []string{s.image}, s.command)
 	p, err := Once(ctx, s.exe, args, s.stdin, out)
 	if err != nil {
 		return nil, err

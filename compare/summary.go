@@ -155,7 +155,7 @@ func newPair(a, b int, d stats.Difference) Pair {
 
 // comparable says whether the quantity means the same in both columns.
 func (q quantity) comparable(a, b Column) bool {
-	return q.alike || a == b || q.kind == kindExits && a.isolation() == b.isolation()
+	return q.alike || a == b || q.kind == kindExits && a.Isolation() == b.Isolation()
 }
 
 func summariseSide(values []float64, orders []int) *Side {

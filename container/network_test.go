@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/internal/testutil/freeport"
 	"github.com/duplex-run/duplex/internal/testutil/netns"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/network/proxy"
@@ -228,21 +229,6 @@ func TestNetworkHost(t *testing.T) {
 	}
 }
 
-// freePort is a port of the host that nobody has.
-func freePort(t *testing.T, network string) uint16 {
-	t.Helper()
-	if network == "udp" {
-		c, err := net.ListenPacket("udp", "127.0.0.1:0")
-		must(t, err)
-		defer func() { _ = c.Close() }()
-		return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).AddrPort().Port()
-}
-
 // serving runs serve in a container until it is ready; end waits for its end.
 func serving(t *testing.T, n Network, spec workload.Spec) (end func()) {
 	t.Helper()
@@ -278,7 +264,8 @@ func TestNetworkPublish(t *testing.T) {
 	gateway := map[NetworkMode]string{NetworkUser: "10.0.2.2", NetworkBridge: "10.83.0.1"}
 	for _, mode := range networks() {
 		for _, proto := range []string{"tcp", "udp"} {
-			port := proxy.Port{IP: netip.MustParseAddr("127.0.0.1"), Host: freePort(t, proto), Guest: 7, Proto: proto}
+			port, err := proxy.ParsePort("127.0.0.1:" + freeport.On(t, proto) + ":7/" + proto)
+			must(t, err)
 			end := serving(t, Network{Mode: mode, Publish: []proxy.Port{port}}, newSpec(tree, "serve", proto, ":7"))
 			c, err := net.Dial(proto, fmt.Sprint("127.0.0.1:", port.Host))
 			must(t, err)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/duplex-run/duplex/internal/testutil/freeport"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm/trace"
 )
@@ -105,7 +106,7 @@ func (w warm) published(t *testing.T) {
 	var ports []string
 	clones := make(chan error, 2)
 	for i := range 2 {
-		ports = append(ports, freePort(t))
+		ports = append(ports, freeport.On(t, "tcp"))
 		r, spec := warmRunner(t, w.r, w.spec, w.dir), w.spec
 		r.Network = &Network{Publish: []string{"127.0.0.1:" + ports[i] + ":80"}}
 		spec.Argv = []string{"/helper", "serve", fmt.Sprint("clone ", i)}
@@ -137,19 +138,6 @@ func (w warm) published(t *testing.T) {
 	if err := errors.Join(<-clones, <-clones); err != nil {
 		t.Error(err)
 	}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err = errors.Join(err, l.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 func (w warm) tap(t *testing.T) {

@@ -101,6 +101,8 @@ func facts(o *Observation, h HostFacts, own bool) []Finding {
 		Finding{Name: "memory total", Detail: same(o.Values.MemTotal == h.Values.MemTotal, o.Values.MemTotal == 0)},
 		Finding{Name: "CPU model", Detail: same(o.Values.CPUModel == h.Values.CPUModel, o.Values.CPUModel == "")},
 		Finding{Name: "mounts", Detail: mounts(o, h, own)},
+		Finding{Name: "network", Detail: network(o, h, own)},
+		Finding{Name: "abstract sockets", Detail: abstract(o, h, own)},
 	)
 }
 
@@ -191,6 +193,35 @@ func mounts(o *Observation, h HostFacts, own bool) string {
 		}
 	}
 	return fmt.Sprintf("%d, %d of them the host's", len(o.Values.Mounts), n)
+}
+
+// hostNetwork says whether the side has the host's network namespace. Numbers of
+// namespaces are a kernel's own.
+func hostNetwork(o *Observation, h HostFacts, own bool) bool {
+	return !own && o.Network.Namespace != "" && o.Network.Namespace == h.Network.Namespace
+}
+
+func network(o *Observation, h HostFacts, own bool) string {
+	whose := "its own: "
+	if hostNetwork(o, h, own) {
+		whose = "the host's: "
+	}
+	if len(o.Network.Interfaces) == 0 {
+		return whose + "nothing"
+	}
+	text := strings.Join(o.Network.Interfaces, ", ")
+	if len(text) > maxText { // as the rest of what a side says
+		text = fmt.Sprintf("%d interfaces", len(o.Network.Interfaces))
+	}
+	return whose + text
+}
+
+func abstract(o *Observation, h HostFacts, own bool) string {
+	text := strconv.Itoa(o.Network.Abstract)
+	if hostNetwork(o, h, own) {
+		text += ", the host's"
+	}
+	return text
 }
 
 func abs(n int64) int64 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,9 +14,10 @@ import (
 // HostFacts are what this process reads about the kernel it runs on, to hold an
 // Observation against.
 type HostFacts struct {
-	Kernel string `json:"kernel"`
-	BootID string `json:"boot_id"`
-	Values Values `json:"values"`
+	Kernel  string  `json:"kernel"`
+	BootID  string  `json:"boot_id"`
+	Network Network `json:"network"`
+	Values  Values  `json:"values"`
 }
 
 // ReadHost reads the facts of the kernel this process runs on.
@@ -24,7 +26,7 @@ func ReadHost() (HostFacts, error) {
 	if err != nil {
 		return HostFacts{}, err
 	}
-	return HostFacts{Kernel: KernelRelease(), BootID: id, Values: ReadValues("/proc")}, nil
+	return HostFacts{Kernel: KernelRelease(), BootID: id, Network: ReadNetwork("/proc"), Values: ReadValues("/proc")}, nil
 }
 
 // ReadBootID reads the id the kernel drew when it booted.
@@ -66,6 +68,28 @@ func ReadValues(proc string) Values {
 		}
 	}
 	return v
+}
+
+// ReadNetwork reads Network below proc; what cannot be read stays zero.
+func ReadNetwork(proc string) Network {
+	var n Network
+	n.Namespace, _ = os.Readlink(filepath.Join(proc, "self/ns/net"))
+	devices, _ := os.ReadFile(filepath.Join(proc, "self/net/dev"))
+	for line := range strings.Lines(string(devices)) {
+		if name, _, ok := strings.Cut(line, ":"); ok && len(n.Interfaces) < maxList {
+			n.Interfaces = append(n.Interfaces, strings.TrimSpace(name))
+		}
+	}
+	slices.Sort(n.Interfaces)
+	sockets, _ := os.ReadFile(filepath.Join(proc, "self/net/unix"))
+	names := map[string]bool{}
+	for line := range strings.Lines(string(sockets)) {
+		if f := strings.Fields(line); len(f) == 8 && strings.HasPrefix(f[7], "@") {
+			names[f[7]] = true
+		}
+	}
+	n.Abstract = len(names)
+	return n
 }
 
 // field returns what follows key and sep in the first line that starts so.

@@ -9,7 +9,7 @@ import (
 )
 
 func host() HostFacts {
-	return HostFacts{Kernel: "6.18.0", BootID: "aaaa", Values: Values{
+	return HostFacts{Kernel: "6.18.0", BootID: "aaaa", Network: Network{Namespace: "net:[1]"}, Values: Values{
 		BTime: 1000, MemTotal: 4096, CPUModel: "Model T", Mounts: []string{"8:1 ext4 /dev/sda1", "0:5 devtmpfs dev"},
 	}}
 }
@@ -57,7 +57,7 @@ func TestFacts(t *testing.T) {
 		"seccomp": "filter, no_new_privs", "writable /proc": "3 of 10 files",
 		"writable /sys": "at least 0 of 20 files", "devices that open": "1 of 2",
 		"boot time": "same as the host's", "memory total": "differs", "CPU model": "hidden",
-		"mounts": "2, 1 of them the host's",
+		"mounts": "2, 1 of them the host's", "network": "its own: nothing", "abstract sockets": "0",
 	}
 	got := Classify(&o, host())
 	if len(got) != len(want) {
@@ -66,6 +66,30 @@ func TestFacts(t *testing.T) {
 	for _, f := range got {
 		if f.String() != want[f.Name] {
 			t.Errorf("%s: %q, want %q", f.Name, f, want[f.Name])
+		}
+	}
+}
+
+func TestNetwork(t *testing.T) {
+	two, many := []string{"eth0", "lo"}, make([]string, maxText)
+	for _, tc := range []struct {
+		id                string
+		n                 Network
+		network, abstract string
+	}{
+		{"aaaa", Network{"net:[1]", two, 3}, "the host's: eth0, lo", "3, the host's"},
+		{"aaaa", Network{"net:[2]", two, 0}, "its own: eth0, lo", "0"},
+		{"bbbb", Network{"net:[1]", two, 1}, "its own: eth0, lo", "1"},
+		{"aaaa", Network{}, "its own: nothing", "0"},
+		{"aaaa", Network{Interfaces: many}, "its own: 512 interfaces", "0"},
+	} {
+		o := Observation{BootID: tc.id, Network: tc.n}
+		got := map[string]string{}
+		for _, f := range Classify(&o, host()) {
+			got[f.Name] = f.Detail
+		}
+		if got["network"] != tc.network || got["abstract sockets"] != tc.abstract {
+			t.Errorf("%+v: %q, %q", tc.n, got["network"], got["abstract sockets"])
 		}
 	}
 }
@@ -97,14 +121,25 @@ func TestReadValues(t *testing.T) {
 		"meminfo":        "MemFree:  3 kB\nMemTotal:       2048 kB\n",
 		"cpuinfo":        "processor\t: 0\nmodel name\t: Some CPU @ 2GHz\nmodel name\t: Other\n",
 		"self/mountinfo": "22 1 0:20 / / rw,relatime shared:1 - overlay overlay rw,lowerdir=/x\nshort - x\n23 22 8:1 / /etc\\040x ro - ext4 /dev/sda1 rw\n",
+		"self/net/dev":   "Inter-|   Receive\n face |bytes\n    lo: 1 2 3\n  eth0: 4 5\n",
+		"self/net/unix":  "Num       RefCount Protocol Flags    Type St Inode Path\n0: 2 0 0 1 1 5 @/x\n1: 2 0 0 1 1 6 @/x\n2: 2 0 0 1 1 7 /run/y\n3: 2 0 0 1 1 8\n4: 2 0 0 1 1 9 @z\n",
 	}
-	if err := os.Mkdir(filepath.Join(proc, "self"), 0o755); err != nil {
+	for _, dir := range []string{"self/ns", "self/net"} {
+		if err := os.MkdirAll(filepath.Join(proc, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("net:[42]", filepath.Join(proc, "self/ns/net")); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(proc, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+	n := ReadNetwork(proc)
+	if n.Namespace != "net:[42]" || strings.Join(n.Interfaces, " ") != "eth0 lo" || n.Abstract != 2 {
+		t.Errorf("network %+v", n)
 	}
 	v := ReadValues(proc)
 	if v.BTime != 1700000000 || v.MemTotal != 2048 || v.CPUModel != "Some CPU @ 2GHz" {

@@ -33,6 +33,7 @@ type Observation struct {
 	// Writable lists what could be opened for writing; nothing is written.
 	Writable []Walk    `json:"writable"`
 	Devices  []Device  `json:"devices"`
+	Network  Network   `json:"network"`
 	Values   Values    `json:"values"`
 	Attempts []Attempt `json:"attempts"`
 }
@@ -61,6 +62,13 @@ type Device struct {
 	Path string `json:"path"`
 	Node string `json:"node"`            // "c 1:3"
 	Err  string `json:"error,omitempty"` // errno name; empty when it could be opened for reading
+}
+
+// Network is what the network namespace holds.
+type Network struct {
+	Namespace  string   `json:"namespace"`  // "net:[N]", where /proc/self/ns/net leads
+	Interfaces []string `json:"interfaces"` // names, sorted
+	Abstract   int      `json:"abstract"`   // Unix sockets with an abstract name, each counted once
 }
 
 // Values are facts that differ between kernels or machines.
@@ -108,6 +116,7 @@ func (o *Observation) clean() {
 		*s = clean(*s)
 	}
 	o.UIDMap = cleanAll(o.UIDMap)
+	o.Network.Namespace, o.Network.Interfaces = clean(o.Network.Namespace), cleanAll(o.Network.Interfaces)
 	o.Values.Mounts = cleanAll(o.Values.Mounts)
 	for i := range o.Writable {
 		w := &o.Writable[i]

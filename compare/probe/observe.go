@@ -33,6 +33,7 @@ func observe() isolation.Observation {
 		NoNewPrivs: status["NoNewPrivs"] == "1",
 		UIDMap:     readUIDMap(),
 		Devices:    devices("/dev"),
+		Network:    isolation.ReadNetwork("/proc"),
 		Values:     isolation.ReadValues("/proc"),
 	}
 	o.BootID, _ = isolation.ReadBootID() // empty says that it could not be read

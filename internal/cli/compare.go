@@ -38,6 +38,7 @@ const defaultImage = "builtin"
 // compareFlags are the flags of `duplex compare`.
 type compareFlags struct {
 	runOptions
+	networkFlags
 	sides         []string
 	n, warmup     int
 	seed          uint64
@@ -64,11 +65,17 @@ func (f *compareFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.ignoreFailure, "ignore-failure", false, "count runs whose command ends with a status but 0")
 	fs.BoolVar(&f.deterministic, "deterministic", false, "in the lab, with a clock that counts instructions; implies --lab=always")
 	fs.BoolVarP(&f.interactive, "interactive", "i", false, "read stdin once and give it to every run")
-	f.runOptions.register(fs)
+	f.shared(fs)
 	fs.StringVar(&f.labWhy, "lab-why", "", "")
 	fs.BoolVar(&f.showProgress, "progress", false, "")
 	_ = fs.MarkHidden("lab-why")
 	_ = fs.MarkHidden("progress")
+}
+
+// shared are the flags that every `duplex run` gets too.
+func (f *compareFlags) shared(fs *pflag.FlagSet) {
+	f.runOptions.register(fs)
+	f.networkFlags.register(fs)
 }
 
 // columns are the sides to compare: those asked for, or all that are possible.
@@ -108,6 +115,11 @@ func (f *compareFlags) check(a *app) ([]compare.Column, error) {
 			return sides, a.usage("--deterministic needs the lab, --lab=never refuses it")
 		}
 		f.lab = "always"
+	}
+	for _, side := range sides { // a side that refuses the network fails before any run
+		if _, err := f.networkFlags.parse(a, side.Isolation()); err != nil {
+			return sides, err
+		}
 	}
 	return sides, f.validate(a)
 }
@@ -251,7 +263,7 @@ func fdPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) 
 // have, as given here.
 func (f *compareFlags) forRun(fs *pflag.FlagSet) []string {
 	shared := pflag.NewFlagSet("", pflag.ContinueOnError)
-	new(runOptions).register(shared)
+	new(compareFlags).shared(shared)
 	flags := passOn(fs, func(name string) bool { return shared.Lookup(name) != nil })
 	if f.interactive {
 		flags = append(flags, "--interactive")

@@ -35,7 +35,12 @@ func TestCompareRefuses(t *testing.T) {
 		{"--deterministic --lab=never", "needs the lab"},
 		{"--memory=1k", "minimum"},
 		{"-t", "unknown shorthand"},
-		{"--publish=80", "unknown flag"},
+		{"--publish=80:80", "needs --network"},
+		{"--publish=x --network=user", "want [IP:]PORT"},
+		{"--network=host", "a kernel of its own"},
+		{"--network=tap=tap0", "TAP interfaces are for microVMs"},
+		{"--network=user,mac=02:00:00:00:00:01 --isolation=vm,container", "want none"},
+		{"--network=nat --isolation=container,container-no-network", "want none"},
 	} {
 		_, _, err := parseCompare(t, strings.Fields(tc.args)...)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -49,11 +54,11 @@ func TestCompareHandsRunItsFlags(t *testing.T) {
 	var f compareFlags
 	fs := a.flags()
 	f.register(fs)
-	args := strings.Fields("-n 3 --seed=5 -i -e A=1,2 -e B -m 64m --lab=never --json --output x --warmup 0 img cmd --flag")
+	args := strings.Fields("-n 3 --seed=5 -i -e A=1,2 -e B -m 64m --network user -p 8080:80 --lab=never --json --output x --warmup 0 img cmd --flag")
 	if err := a.parse(fs, args); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"--lab=never", "--interactive", "--env=A=1,2", "--env=B", "--memory=64m"}
+	want := []string{"--lab=never", "--interactive", "--env=A=1,2", "--env=B", "--memory=64m", "--network=user", "--publish=8080:80"}
 	got := f.forRun(fs)
 	slices.Sort(got[1:])
 	slices.Sort(want[1:])

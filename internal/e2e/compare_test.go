@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/duplex-run/duplex/compare"
 	"github.com/duplex-run/duplex/compare/isolation"
+	"github.com/duplex-run/duplex/internal/testutil/freeport"
 )
 
 // sides are the two that this machine can compare: itself with itself where
@@ -134,6 +136,35 @@ func TestCompareLayers(t *testing.T) {
 		for i, want := range changes {
 			if got := finding(i+1, name) != finding(0, name); got != want {
 				t.Errorf("%s: %q, with every layer %q", name, finding(i+1, name), finding(0, name))
+			}
+		}
+	}
+}
+
+// The network of all columns, but for the one that does without a namespace: it
+// has the host's.
+func TestCompareNetwork(t *testing.T) {
+	l, err := net.Listen("unix", "@duplex-e2e-compare")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	r := duplex(t, nil, "compare", "--isolation=container,container-no-network", "--lab=never", "-n", "1", "--warmup=0",
+		"--json", "--network=user", "-p", "127.0.0.1:"+freeport.On(t, "tcp")+":80", image, "/helper", "exit", "0")
+	if r.status != 0 {
+		t.Fatalf("status %d, stderr %q", r.status, r.stderr)
+	}
+	doc := readDocument(t, []byte(r.stdout))
+	if slices.Max(doc.Summary.Failed) > 0 {
+		t.Errorf("failed: %+v", doc.Runs)
+	}
+	for side, want := range []map[string]string{
+		{"network": "its own: eth0, lo", "abstract sockets": "0"},
+		{"network": "the host's: ", "abstract sockets": ", the host's"},
+	} {
+		for _, f := range doc.Summary.Isolation.Sides[side].Findings {
+			if text, ok := want[f.Name]; ok && (!strings.Contains(f.Detail, text) || f.Detail == "0, the host's") {
+				t.Errorf("side %d: %s %q, want %q", side, f.Name, f.Detail, text)
 			}
 		}
 	}
