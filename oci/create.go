@@ -308,6 +308,9 @@ func (c *Container) startFirst(o CreateOptions, p *handshake.Plan) (*child, erro
 			p.Files.V1 = append(p.Files.V1, handshake.CgroupDir{Name: d.Name, Dir: d.Path})
 		}
 	}
+	if c.canDirect(p) {
+		return c.startDirect(o, p)
+	}
 	return c.startInit(o, p)
 }
 
@@ -339,8 +342,10 @@ func (c *Container) follow(ctx context.Context, o CreateOptions, p *handshake.Pl
 	if c.VM != nil { // its supervisor reads the state
 		first = handshake.Message{Kind: handshake.KindGo}
 	}
-	if err := child.conn.Send(first); err != nil {
-		return child.blame(err)
+	if child.direct == nil {
+		if err := child.conn.Send(first); err != nil {
+			return child.blame(err)
+		}
 	}
 	return child.await(callbacks{
 		terminal: o.passTerminal,
@@ -380,26 +385,4 @@ func (c *Container) createHooks(ctx context.Context) error {
 		return err
 	}
 	return hook.All(ctx, "createRuntime", hookPlan(h.CreateRuntime), state)
-}
-
-// writePidFile writes the file so that a reader finds it whole or not at all.
-func writePidFile(path string, pid int) error {
-	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o644); err != nil {
-		return fmt.Errorf("write the pid file: %w", err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return errors.Join(fmt.Errorf("write the pid file: %w", err), os.Remove(tmp))
-	}
-	return nil
-}
-
-// unmount takes the mounts of a container without a mount namespace off the
-// host.
-func unmount(dir string) error {
-	err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-		return nil // it was not mounted yet
-	}
-	return err
 }

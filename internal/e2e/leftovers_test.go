@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -12,7 +11,8 @@ import (
 	"time"
 )
 
-// footprint is everything of duplex that can be seen on this machine.
+// footprint is everything of runs with this runtime directory that can be seen on
+// this machine. Other tests run beside these: what is theirs is not looked at.
 func footprint(t *testing.T, runtime string) []string {
 	t.Helper()
 	var out []string
@@ -34,30 +34,25 @@ func footprint(t *testing.T, runtime string) []string {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, "duplex") && !strings.Contains(line, "duplex-lab") {
+		if strings.Contains(line, runtime) || strings.Contains(line, os.Getenv("DUPLEX_CACHE")) {
 			out = append(out, "mount "+line)
 		}
 	}
-	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(filepath.Base(path), "duplex") && path != "/sys/fs/cgroup/duplex" {
-			entries, _ := os.ReadDir(path)
-			for _, e := range entries {
-				if e.IsDir() {
-					out = append(out, "cgroup "+filepath.Join(path, e.Name()))
-				}
-			}
-		}
-		return nil
-	})
-	comms, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, c := range comms {
-		line, err := os.ReadFile(c)
+	out = append(out, groups(t)...)
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range processes {
+		line, err := os.ReadFile(filepath.Join(p, "cmdline"))
+		environ, _ := os.ReadFile(filepath.Join(p, "environ"))
 		text := strings.ReplaceAll(string(line), "\x00", " ")
-		if err == nil && (strings.Contains(text, "/helper sleep") || strings.HasPrefix(text, "qemu-system")) && !strings.HasPrefix(text, bin) {
+		if err == nil && (strings.Contains(text, "/helper sleep") || strings.HasPrefix(text, "qemu-system")) && !strings.HasPrefix(text, bin) &&
+			strings.Contains(text+string(environ), runtime) {
 			out = append(out, "process "+text)
 		}
 	}
-	tmp, _ := filepath.Glob(filepath.Join(os.TempDir(), "duplex-*"))
+	tmp, err := filepath.Glob(filepath.Join(os.TempDir(), "duplex-*")) // TestMain's own
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, f := range tmp {
 		if !strings.Contains(f, "duplex-e2e-") {
 			out = append(out, "temp "+f)
@@ -78,7 +73,7 @@ func TestKilledRunsLeaveNothing(t *testing.T) {
 		before := footprint(t, runtime)
 		for i := range 20 {
 			after := time.Duration(random.Int64N(int64(whole)))
-			cmd := exec.Command(bin, concat(run, []string{"--memory=128m", image, "/helper", "sleep"})...)
+			cmd := exec.Command(bin, concat(run, []string{"--memory=128m", image, "/helper", "sleep", runtime})...)
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -116,8 +111,8 @@ func TestEndedRunsLeaveNothing(t *testing.T) {
 		before := footprint(t, runtime)
 		duplex(t, nil, concat(run, []string{"--memory=128m", image, "/helper", "exit", "3"})...)
 		duplex(t, nil, concat(run, []string{image, "/no/such"})...)
-		duplex(t, nil, concat(run, []string{"--timeout=1s", image, "/helper", "sleep"})...)
-		p := startSleep(t, run)
+		duplex(t, nil, concat(run, []string{"--timeout=1s", image, "/helper", "sleep", runtime})...)
+		p := startSleep(t, run, runtime)
 		if err := p.Process.Signal(os.Interrupt); err != nil {
 			t.Fatal(err)
 		}
