@@ -102,10 +102,17 @@ func TestControlDetached(t *testing.T) {
 			CPU         *float64 `json:"cpu_percent"`
 			Memory      int64    `json:"memory"`
 			MemoryLimit int64    `json:"memory_limit"`
+			Pids        int64    `json:"pids"`
+			NetworkIn   int64    `json:"network_in"`
+			NetworkOut  int64    `json:"network_out"`
+			Read        int64    `json:"block_read"`
+			Written     int64    `json:"block_written"`
 		}
 		r = duplex(t, nil, "stats", "--no-stream", "--json", "web")
 		if err := json.Unmarshal([]byte(r.stdout), &stats); err != nil || len(stats) != 1 || stats[0].CPU == nil || stats[0].Memory <= 0 || stats[0].MemoryLimit != 128<<20 {
 			t.Errorf("stats: %v, %q, %s", err, r.stdout, r.stderr)
+		} else if s := stats[0]; s.Pids < 2 || min(s.NetworkIn, s.NetworkOut, s.Read, s.Written) < 0 {
+			t.Errorf("stats: something is not known: %+v", s)
 		}
 		if r := duplex(t, nil, "stop", "-t", "60", "web"); r.status != 0 || r.stdout != "web\n" {
 			t.Errorf("stop: %d, %q, %s", r.status, r.stdout, r.stderr)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"slices"
@@ -73,6 +74,20 @@ func main() {
 		fmt.Println("it runs")
 		for range on {
 			fmt.Println("it goes on")
+		}
+	case "serve": // greets who comes to port 80
+		l, err := net.Listen("tcp", ":80")
+		if err != nil {
+			fail("serve: %v", err)
+		}
+		fmt.Println("serving")
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				fail("serve: %v", err)
+			}
+			_, _ = io.WriteString(c, "hello\n")
+			_ = c.Close()
 		}
 	case "sysrq":
 		if err := os.WriteFile("/proc/sysrq-trigger", []byte(arg), 0); err != nil {
