@@ -294,11 +294,11 @@ func (r *running) report(e workload.Exit) *agentproto.Exit {
 }
 
 func (r *running) exitOf(ws syscall.WaitStatus) workload.Exit {
-	if !ws.Signaled() {
-		return workload.Exit{Code: ws.ExitStatus()}
+	e := workload.Exit{Code: ws.ExitStatus()}
+	if ws.Signaled() {
+		e = workload.Exit{Signal: int(ws.Signal())}
 	}
-	e := workload.Exit{Signal: int(ws.Signal())}
-	e.OOM = ws.Signal() == syscall.SIGKILL && oomKills() > r.oomBefore
+	e.OOM = e.Status() == 128+int(syscall.SIGKILL) && oomKills() > r.oomBefore
 	return e
 }
 

@@ -75,6 +75,14 @@ func main() {
 		for range on {
 			fmt.Println("it goes on")
 		}
+	case "eat": // memory, until it is killed
+		for list := [][]byte(nil); ; {
+			block := make([]byte, 1<<20)
+			for i := 0; i < len(block); i += 4096 {
+				block[i] = 1
+			}
+			list = append(list, block) // nothing of it is free to go
+		}
 	case "serve": // greets who comes to port 80
 		l, err := net.Listen("tcp", ":80")
 		if err != nil {
