@@ -65,6 +65,7 @@ func (o *Options) plan(ctx context.Context, own fs.FS) (*cargo, error) {
 			return nil, err
 		}
 	}
+	c.files = slices.DeleteFunc(c.files, c.inDirs)
 	c.libs = slices.DeleteFunc(c.libs, func(lib string) bool { return slices.Contains(c.files, lib) })
 	return c, nil
 }
@@ -157,6 +158,14 @@ func (c *cargo) add(p string) error {
 		return errors.New("is neither a regular file nor a directory")
 	}
 	return nil
+}
+
+// inDirs says whether f comes with a carried directory. Placed by itself as well,
+// it would be beneath the directory's mount, and look as if the lab had changed it.
+func (c *cargo) inDirs(f string) bool {
+	info, err := os.Lstat(f)
+	return err == nil && info.Mode().IsRegular() &&
+		slices.ContainsFunc(c.dirs, func(d string) bool { return strings.HasPrefix(f, d+"/") })
 }
 
 func appendNew(list []string, p string) []string {

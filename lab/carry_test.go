@@ -60,6 +60,7 @@ func TestPlan(t *testing.T) {
 		"the lab's own file":    {argv: []string{"true", "/etc/passwd"}},
 		"the kernel's":          {argv: []string{"true", "/proc/self/maps", "/dev", "/", "/tmp", "/sys"}},
 		"asked for":             {argv: []string{"true"}, carry: []string{"sub", file}, files: []string{file}, dirs: []string{sub}, back: []string{sub, file}},
+		"within a directory":    {argv: []string{"true", "bin/hostcmd"}, carry: []string{"bin"}, dirs: []string{bin}, back: []string{bin, cmd}},
 		"only what is asked":    {argv: []string{"true", file}, only: true, carry: []string{sub}, dirs: []string{sub}, back: []string{sub}},
 		"no such file, no path": {argv: []string{"true", "/no/such/dir/file"}},
 	} {

@@ -44,6 +44,9 @@ func (o CreateOptions) isolation(s *specs.Spec) (workload.Isolation, error) {
 	case "", workload.Container:
 		return workload.Container, nil
 	case workload.VM:
+		if sandbox(s) { // its namespaces are to be the host's: a machine's have no path
+			return workload.Container, nil
+		}
 		return workload.VM, nil
 	}
 	return "", fmt.Errorf("%s: %q is neither container nor vm", what, want)

@@ -17,10 +17,17 @@ import (
 const (
 	IsolationAnnotation = "dev.duplex.isolation" // container or vm
 	NetworkAnnotation   = "dev.duplex.network"   // of a microVM that has no network namespace: none or user
-	// containerType is containerd's and CRI-O's: a sandbox holds the namespaces of a
-	// pod, and runs nothing that needs a network.
-	containerType = "io.kubernetes.cri.container-type"
 )
+
+// sandboxAnnotations are containerd's and CRI-O's, with the value "sandbox" for the
+// container that holds the namespaces of a pod and runs nothing but the engine's
+// own program, which waits.
+var sandboxAnnotations = []string{"io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"}
+
+// sandbox says whether s is that container.
+func sandbox(s *specs.Spec) bool {
+	return slices.ContainsFunc(sandboxAnnotations, func(a string) bool { return s.Annotations[a] == "sandbox" })
+}
 
 // Names below the directory that a machine's guest gets of its host.
 const (
@@ -133,8 +140,6 @@ func (g *guestPlan) network(s *specs.Spec) error {
 		g.net = guestNet(want)
 	case !hasNamespace(s, specs.NetworkNamespace):
 		return notInVM("the host's network namespace", "the guest has a network stack of its own; give the bundle a network namespace, or the annotation "+NetworkAnnotation+" none or user")
-	case s.Annotations[containerType] == "sandbox":
-		g.net = netNone // the interface is for the machine that runs something
 	default:
 		g.net = netNamespace
 	}

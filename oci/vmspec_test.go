@@ -146,10 +146,13 @@ func TestIsolation(t *testing.T) {
 		flag, annotation, want, err string
 	}{
 		{"", "", "container", ""}, {"", "vm", "vm", ""}, {"container", "vm", "container", ""},
-		{"vm", "", "vm", ""}, {"jail", "", "", "--isolation"}, {"", "Vm", "", IsolationAnnotation},
+		{"vm", "", "vm", ""}, {"vm", "sandbox", "container", ""}, {"jail", "", "", "--isolation"}, {"", "Vm", "", IsolationAnnotation},
 	} {
 		s := Example()
 		s.Annotations = map[string]string{IsolationAnnotation: tt.annotation}
+		if tt.annotation == "sandbox" {
+			s.Annotations = map[string]string{sandboxAnnotations[0]: tt.annotation}
+		}
 		got, err := CreateOptions{Isolation: workload.Isolation(tt.flag)}.isolation(s)
 		if string(got) != tt.want || (err != nil) != (tt.err != "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%+v: %q, %v", tt, got, err)

@@ -141,6 +141,9 @@ func attachFilter(dir string, prog []byte) error {
 	}
 	defer func() { _ = f.Close() }()
 	fd, err := loadDeviceFilter(prog)
+	if errors.Is(err, unix.ENOSYS) {
+		return errors.New("linux.resources.devices: the kernel has no BPF for device rules (CONFIG_CGROUP_BPF; of duplex's own guest kernels, the minimal one has none)")
+	}
 	if err != nil {
 		return fmt.Errorf("load the device filter: %w", err)
 	}
