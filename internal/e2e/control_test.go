@@ -212,11 +212,14 @@ func TestControlBadInputs(t *testing.T) {
 		if r := duplex(t, nil, "wait", ended); r.stdout != "3\n" {
 			t.Errorf("wait: %q, %s", r.stdout, r.stderr)
 		}
+		front := startSleep(t, []string{"run", "--container", "--name=front"}) // either isolation will do
 		for _, tt := range []struct {
 			args   []string
 			status int
 			says   string
 		}{
+			{[]string{"logs", "front"}, 125, "front is in the foreground"},
+			{[]string{"attach", "front"}, 125, "front is in the foreground"},
 			{[]string{"exec", "nobody", "true"}, 125, `no such run: "nobody"`},
 			{[]string{"exec", "one"}, 125, "no command given"},
 			{[]string{"exec", "two", "true"}, 125, "not running"},
@@ -239,6 +242,9 @@ func TestControlBadInputs(t *testing.T) {
 			if r.status != tt.status || !strings.Contains(r.stderr, tt.says) || strings.Count(r.stderr, "\n") > 2 {
 				t.Errorf("%q: status %d, %q, want %d and %q", tt.args, r.status, r.stderr, tt.status, tt.says)
 			}
+		}
+		if r := duplex(t, nil, "kill", "front"); r.status != 0 || waitStatus(t, front) != 137 {
+			t.Errorf("kill: %s", r.stderr)
 		}
 		if r := duplex(t, nil, "rm", "-f", "one", "two"); r.status != 0 || r.stdout != "one\ntwo\n" {
 			t.Errorf("rm -f %s: %q, %s", id, r.stdout, r.stderr)

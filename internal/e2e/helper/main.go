@@ -20,6 +20,9 @@ import (
 	"github.com/duplex-run/duplex/internal/testutil/listing"
 )
 
+// eaten is memory that is in use.
+var eaten [][]byte
+
 func main() {
 	if len(os.Args) < 2 {
 		fail("usage: helper exit|kill|sleep|spam|cat|both|list|touch|get|about|terminal|sysrq|reboot ...")
@@ -76,12 +79,12 @@ func main() {
 			fmt.Println("it goes on")
 		}
 	case "eat": // memory, until it is killed
-		for list := [][]byte(nil); ; {
+		for {
 			block := make([]byte, 1<<20)
 			for i := 0; i < len(block); i += 4096 {
 				block[i] = 1
 			}
-			list = append(list, block) // nothing of it is free to go
+			eaten = append(eaten, block)
 		}
 	case "serve": // greets who comes to port 80
 		l, err := net.Listen("tcp", ":80")
