@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -243,7 +242,10 @@ func (r *run) stay(ctx context.Context, c controller, process *os.Process, stdio
 	if stdio.Running != nil {
 		stdio.Running(c)
 	}
-	state, timedOut := r.attend(process, waited, stdio)
+	state, timedOut := attend(r, waited, stdio, deeds{
+		signal: func(s workload.Signal) { _ = process.Signal(syscall.Signal(s)) }, // it may have ended
+		kill:   func() { _ = process.Kill() },
+	})
 	if err := r.streams.settle(); err != nil {
 		return workload.Exit{}, err
 	}
@@ -270,36 +272,4 @@ func (r *run) become(stdio workload.Stdio) (*workload.Exit, error) {
 		return nil, r.blame(err)
 	}
 	return r.awaitExec(stdio)
-}
-
-// attend forwards signals and window sizes until the command ends.
-func (r *run) attend(process *os.Process, waited <-chan *os.ProcessState, stdio workload.Stdio) (*os.ProcessState, bool) {
-	var timeout <-chan time.Time
-	if r.spec.Timeout > 0 {
-		timer := time.NewTimer(r.spec.Timeout)
-		defer timer.Stop()
-		timeout = timer.C
-	}
-	timedOut := false
-	for {
-		select {
-		case state := <-waited:
-			return state, timedOut
-		case s, ok := <-stdio.Signals:
-			if !ok {
-				stdio.Signals = nil
-				continue
-			}
-			_ = process.Signal(syscall.Signal(s)) // it may have ended
-		case size, ok := <-stdio.Resize:
-			if !ok {
-				stdio.Resize = nil
-				continue
-			}
-			r.streams.resize(size)
-		case <-timeout:
-			timedOut = true
-			_ = process.Kill()
-		}
-	}
 }

@@ -26,7 +26,22 @@ func TestMain(m *testing.M) {
 	if spec := os.Getenv(envRun); spec != "" {
 		os.Exit(runAsDuplex(spec))
 	}
-	os.Exit(m.Run())
+	os.Exit(ownRuntime(m.Run))
+}
+
+// ownRuntime runs f with a runtime directory that no other run on this host uses:
+// tests look for what is left there.
+func ownRuntime(f func() int) int {
+	dir, err := os.MkdirTemp("", "run-")
+	if err == nil {
+		defer func() { _ = os.RemoveAll(dir) }()
+		err = os.Setenv("DUPLEX_RUNTIME", filepath.Join(dir, "run"))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return f()
 }
 
 // envRun makes the test binary a duplex that runs the spec it holds, in JSON.

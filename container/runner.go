@@ -293,45 +293,23 @@ func (r *run) follow(ctx context.Context, stdio workload.Stdio) (*workload.Exit,
 		m, err := r.conn.Expect(handshake.KindExit)
 		results <- result{m, err}
 	}()
-	var timeout <-chan time.Time
-	if r.spec.Timeout > 0 {
-		timer := time.NewTimer(r.spec.Timeout)
-		defer timer.Stop()
-		timeout = timer.C
-	}
-	timedOut := false
-	for {
-		select {
-		case res := <-results:
-			exit := res.m.Exit
-			switch {
-			case timedOut:
-				exit = &workload.Exit{TimedOut: true}
-			case errors.Is(res.err, io.EOF):
-				// PID 1 was killed, by duplex or from outside, and all with it.
-				exit = &workload.Exit{Signal: int(unix.SIGKILL)}
-			case res.err != nil:
-				return nil, res.err
-			}
-			return exit, nil
-		case s, ok := <-stdio.Signals:
-			if !ok {
-				stdio.Signals = nil
-				continue
-			}
-			// An error means that init is gone: its exit is on the way.
+	res, timedOut := attend(r, results, stdio, deeds{
+		// An error means that init is gone: its exit is on the way.
+		signal: func(s workload.Signal) {
 			_ = r.conn.Send(handshake.Message{Kind: handshake.KindSignal, Signal: int(s)})
-		case size, ok := <-stdio.Resize:
-			if !ok {
-				stdio.Resize = nil
-				continue
-			}
-			r.streams.resize(size)
-		case <-timeout:
-			timedOut = true
-			r.kill()
-		}
+		},
+		kill: r.kill,
+	})
+	switch {
+	case timedOut:
+		return &workload.Exit{TimedOut: true}, nil
+	case errors.Is(res.err, io.EOF):
+		// PID 1 was killed, by duplex or from outside, and all with it.
+		return &workload.Exit{Signal: int(unix.SIGKILL)}, nil
+	case res.err != nil:
+		return nil, res.err
 	}
+	return res.m.Exit, nil
 }
 
 // account records what the container used and adds to exit what the kernel did

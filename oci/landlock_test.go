@@ -3,6 +3,7 @@ package oci
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -24,8 +25,12 @@ func TestLandlock(t *testing.T) {
 			}
 			return b
 		}
-		b := bundle("ioctl", "/random")
-		must(t, unix.Mknod(b.rootfs("random"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 8))))
+		b := bundle("ioctl", "/nodes/random")
+		nodes := t.TempDir() // of its own: temporary files may be where devices do not open
+		b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/nodes", Type: "bind", Source: nodes, Options: []string{"bind", "dev"}})
+		must(t, unix.Mount("nodes", nodes, "tmpfs", 0, ""))
+		t.Cleanup(func() { must(t, unix.Unmount(nodes, unix.MNT_DETACH)) })
+		must(t, unix.Mknod(filepath.Join(nodes, "random"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 8))))
 		if out := b.output(t); strings.Contains(out, "ioctl: <nil>") != (off || abi < 5) {
 			t.Errorf("off %v: an ioctl of a device outside /dev: %s", off, out)
 		}

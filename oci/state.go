@@ -271,3 +271,25 @@ func List(root string) ([]*Container, error) {
 	}
 	return out, nil
 }
+
+// writePidFile writes the file so that a reader finds it whole or not at all.
+func writePidFile(path string, pid int) error {
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o644); err != nil {
+		return fmt.Errorf("write the pid file: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return errors.Join(fmt.Errorf("write the pid file: %w", err), os.Remove(tmp))
+	}
+	return nil
+}
+
+// unmount takes the mounts of a container without a mount namespace off the
+// host.
+func unmount(dir string) error {
+	err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+		return nil // it was not mounted yet
+	}
+	return err
+}

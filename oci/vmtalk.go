@@ -65,14 +65,8 @@ func errorWord(err error) word {
 	if err == nil {
 		return word{}
 	}
-	w := word{Error: err.Error(), Status: workload.StatusError}
-	var werr *workload.Error
-	if errors.As(err, &werr) {
-		w.Remedy = werr.Remedy
-		if werr.Status != 0 {
-			w.Status = werr.Status
-		}
-	}
+	w := word{Error: err.Error()}
+	w.Remedy, w.Status = workload.Advice(err)
 	return w
 }
 

@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/docker/go-units"
+	"github.com/spf13/pflag"
 
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -151,17 +152,23 @@ func snapshotError(err error, name string) error {
 	return own
 }
 
+// allSnapshots parses a command that takes no snapshot's name; it is about what is
+// in root.
+func (a *app) allSnapshots(fs *pflag.FlagSet, args []string) (root string, err error) {
+	if err := a.parse(fs, args); err != nil {
+		return "", err
+	}
+	if fs.NArg() > 0 {
+		return "", a.usage("unexpected argument %q", fs.Arg(0))
+	}
+	return snapshotRoot()
+}
+
 func runSnapshotLs(_ context.Context, a *app, args []string) error {
 	fs := a.flags()
 	asJSON := fs.Bool("json", false, "print JSON")
 	quiet := fs.BoolP("quiet", "q", false, "print names only")
-	if err := a.parse(fs, args); err != nil {
-		return err
-	}
-	if fs.NArg() > 0 {
-		return a.usage("unexpected argument %q", fs.Arg(0))
-	}
-	root, err := snapshotRoot()
+	root, err := a.allSnapshots(fs, args)
 	if err != nil {
 		return err
 	}
@@ -300,13 +307,7 @@ func runSnapshotPrune(_ context.Context, a *app, args []string) error {
 	fs := a.flags()
 	asJSON := fs.Bool("json", false, "print JSON")
 	all := fs.BoolP("all", "a", false, "remove every snapshot")
-	if err := a.parse(fs, args); err != nil {
-		return err
-	}
-	if fs.NArg() > 0 {
-		return a.usage("unexpected argument %q", fs.Arg(0))
-	}
-	root, err := snapshotRoot()
+	root, err := a.allSnapshots(fs, args)
 	if err != nil {
 		return err
 	}

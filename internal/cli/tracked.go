@@ -193,14 +193,8 @@ func outcomeOf(exit workload.Exit, failure error) outcome {
 	if failure == nil {
 		return outcome{Message: exit.Message, Status: exit.Status()}
 	}
-	o := outcome{Error: failure.Error(), Status: workload.StatusError}
-	var own *workload.Error
-	if errors.As(failure, &own) {
-		o.Remedy = own.Remedy
-		if own.Status != 0 {
-			o.Status = own.Status
-		}
-	}
+	o := outcome{Error: failure.Error()}
+	o.Remedy, o.Status = workload.Advice(failure)
 	return o
 }
 

@@ -81,14 +81,7 @@ func (s *Signals) Finish(w io.Writer, err error) int {
 	case s.Number.Load() != 0 && errors.Is(err, context.Canceled):
 		return 128 + int(s.Number.Load())
 	}
-	code, remedy := workload.StatusError, ""
-	var werr *workload.Error
-	if errors.As(err, &werr) {
-		remedy = werr.Remedy
-		if werr.Status != 0 {
-			code = werr.Status
-		}
-	}
+	remedy, code := workload.Advice(err)
 	_, _ = fmt.Fprintf(w, "duplex: %v\n", err)
 	if remedy != "" {
 		_, _ = fmt.Fprintln(w, remedy)

@@ -60,9 +60,13 @@ func TestControlDetached(t *testing.T) {
 	each(t, func(t *testing.T, run []string) {
 		runtime := ownRuntime(t)
 		before := footprint(t, runtime)
-		id := detached(t, run, "--name=web", "--memory=128m", image, "/helper", "sleep")
+		id := detached(t, run, "--name=web", "--memory=128m", image, "/helper", "sleep", runtime)
 		if got := inspected(t, "web"); got.ID != id || got.State != "running" {
 			t.Errorf("inspect: %+v", got)
+		}
+		during := strings.Join(footprint(t, runtime), "\n")
+		if run[1] == "--isolation=container" && (!strings.Contains(during, "process /helper sleep") || !strings.Contains(during, "cgroup ")) {
+			t.Errorf("while it runs there is only:\n%s", during)
 		}
 		if r := duplex(t, nil, "ps", "-q"); strings.TrimSpace(r.stdout) != id {
 			t.Errorf("ps: %q", r.stdout)
@@ -80,7 +84,7 @@ func TestControlDetached(t *testing.T) {
 			{args: []string{"web", "/helper", "cat"}, in: "not taken"},
 			{args: []string{"web", "nosuch"}, status: 127},
 			{args: []string{"web", "/noexec"}, status: 126},
-			{args: []string{"-d", "web", "/helper", "sleep"}},
+			{args: []string{"-d", "web", "/helper", "sleep", runtime}},
 			{args: []string{"-d", "web", "nosuch"}, status: 127},
 			{args: []string{"-u", "nobody-here", "web", "/helper"}, status: 125},
 		} {
@@ -185,7 +189,7 @@ func TestControlKilled(t *testing.T) {
 	each(t, func(t *testing.T, run []string) {
 		runtime := ownRuntime(t)
 		before := footprint(t, runtime)
-		id := detached(t, run, "--name=gone", image, "/helper", "sleep")
+		id := detached(t, run, "--name=gone", image, "/helper", "sleep", runtime)
 		if err := unix.Kill(inspected(t, id).PID, unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}

@@ -53,8 +53,8 @@ func TestInLab(t *testing.T) {
 	}
 	for _, g := range groups {
 		t.Run(g, func(t *testing.T) {
-			t.Parallel() // a lab has one CPU
-			args := concat([]string{"lab", "run", "--timeout=20m"}, carry, []string{"--", self, "-test.run=" + g}, flags)
+			t.Parallel() // a lab has one CPU; go test -parallel says how many
+			args := concat([]string{"lab", "run", "--timeout=12m"}, carry, []string{"--", self, "-test.timeout=11m", "-test.run=" + g}, flags)
 			out, err := inTheLab(t, args)
 			if err != nil {
 				t.Fatalf("in the lab: %v", err)

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -20,7 +19,8 @@ import (
 	"github.com/duplex-run/duplex/network/bridge"
 )
 
-// footprint is everything of duplex that can be seen on this machine.
+// footprint is everything of runs with this runtime directory that can be seen on
+// this machine. Other tests run beside these: what is theirs is not looked at.
 func footprint(t *testing.T, runtime string) []string {
 	t.Helper()
 	var out []string
@@ -42,50 +42,25 @@ func footprint(t *testing.T, runtime string) []string {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, "duplex") && !strings.Contains(line, "duplex-lab") {
+		if strings.Contains(line, runtime) || strings.Contains(line, os.Getenv("DUPLEX_CACHE")) {
 			out = append(out, "mount "+line)
 		}
 	}
-	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(filepath.Base(path), "duplex") && path != "/sys/fs/cgroup/duplex" {
-			entries, _ := os.ReadDir(path)
-			for _, e := range entries {
-				if e.IsDir() {
-					out = append(out, "cgroup "+filepath.Join(path, e.Name()))
-				}
-			}
-		}
-		return nil
-	})
-	comms, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, c := range comms {
-		line, err := os.ReadFile(c)
+	out = append(out, groups(t)...)
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range processes {
+		line, err := os.ReadFile(filepath.Join(p, "cmdline"))
+		environ, _ := os.ReadFile(filepath.Join(p, "environ"))
 		text := strings.ReplaceAll(string(line), "\x00", " ")
-		if err == nil && (strings.Contains(text, "/helper sleep") || strings.HasPrefix(text, "qemu-system")) && !strings.HasPrefix(text, bin) {
+		if err == nil && (strings.Contains(text, "/helper sleep") || strings.HasPrefix(text, "qemu-system")) && !strings.HasPrefix(text, bin) &&
+			strings.Contains(text+string(environ), runtime) {
 			out = append(out, "process "+text)
 		}
 	}
-	links, err := net.Interfaces()
+	tmp, err := filepath.Glob(filepath.Join(os.TempDir(), "duplex-*")) // TestMain's own
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range links {
-		if l.Name == bridge.Name || strings.HasPrefix(l.Name, "dx") {
-			out = append(out, "interface "+l.Name)
-		}
-	}
-	if c, err := nftables.New(); err == nil {
-		tables, _ := c.ListTables() // who may not see them has made none
-		for _, table := range tables {
-			if table.Name == "duplex" {
-				out = append(out, "nftables table")
-			}
-		}
-	}
-	if _, err := os.Stat("/run/duplex-bridge"); err == nil {
-		out = append(out, "the bridge's state")
-	}
-	tmp, _ := filepath.Glob(filepath.Join(os.TempDir(), "duplex-*"))
 	for _, f := range tmp {
 		if !strings.Contains(f, "duplex-e2e-") {
 			out = append(out, "temp "+f)
@@ -106,7 +81,7 @@ func TestKilledRunsLeaveNothing(t *testing.T) {
 		before := footprint(t, runtime)
 		for i := range 20 {
 			after := time.Duration(random.Int64N(int64(whole)))
-			cmd := exec.Command(bin, concat(run, []string{"--memory=128m", image, "/helper", "sleep"})...)
+			cmd := exec.Command(bin, concat(run, []string{"--memory=128m", image, "/helper", "sleep", runtime})...)
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -144,8 +119,8 @@ func TestEndedRunsLeaveNothing(t *testing.T) {
 		before := footprint(t, runtime)
 		duplex(t, nil, concat(run, []string{"--memory=128m", image, "/helper", "exit", "3"})...)
 		duplex(t, nil, concat(run, []string{image, "/no/such"})...)
-		duplex(t, nil, concat(run, []string{"--timeout=1s", image, "/helper", "sleep"})...)
-		p := startSleep(t, run)
+		duplex(t, nil, concat(run, []string{"--timeout=1s", image, "/helper", "sleep", runtime})...)
+		p := startSleep(t, run, runtime)
 		if err := p.Process.Signal(os.Interrupt); err != nil {
 			t.Fatal(err)
 		}
@@ -183,13 +158,39 @@ func TestKilledRunsWithNetworks(t *testing.T) {
 		if r := duplex(t, nil, concat(last, []string{image, "/helper", "exit", "3"})...); r.status != 3 || r.stderr != "" {
 			t.Errorf("the run after: status %d, stderr %q", r.status, r.stderr)
 		}
-		if after := footprint(t, runtime); !slices.Equal(before, after) {
+		if after := append(footprint(t, runtime), networks(t)...); !slices.Equal(before, after) {
 			t.Errorf("left behind:\n%s\nbefore:\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
 		}
 	})
 	if now, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward"); err != nil || string(now) != string(forward) {
 		t.Errorf("forwarding is %q, was %q, %v", now, forward, err)
 	}
+}
+
+// networks is what bridges leave on this host.
+func networks(t *testing.T) (out []string) {
+	t.Helper()
+	links, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		if l.Name == bridge.Name || strings.HasPrefix(l.Name, "dx") {
+			out = append(out, "interface "+l.Name)
+		}
+	}
+	if c, err := nftables.New(); err == nil {
+		tables, _ := c.ListTables() // who may not see them has made none
+		for _, table := range tables {
+			if table.Name == "duplex" {
+				out = append(out, "nftables table")
+			}
+		}
+	}
+	if _, err := os.Stat("/run/duplex-bridge"); err == nil {
+		out = append(out, "the bridge's state")
+	}
+	return out
 }
 
 // killServing kills a run once its port leads to its workload.

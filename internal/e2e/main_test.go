@@ -69,6 +69,22 @@ func setup(m *testing.M) int {
 		}
 		image = "rootfs:" + rootfs
 	}
+	// Other tests run beside these: see footprint.
+	tmp, err := os.MkdirTemp("", "e2e-")
+	if err == nil {
+		defer func() { _ = os.RemoveAll(tmp) }()
+		err = errors.Join(os.Setenv("TMPDIR", tmp), os.Setenv("DUPLEX_RUNTIME", filepath.Join(tmp, "run")))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	back, err := moveToOwnGroups()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer back()
 	return m.Run()
 }
 

@@ -168,11 +168,11 @@ func TestSignalsAreForwarded(t *testing.T) {
 }
 
 // startSleep starts a workload and returns when it has printed its first line.
-func startSleep(t *testing.T, run []string) *exec.Cmd {
+func startSleep(t *testing.T, run []string, args ...string) *exec.Cmd {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
-	p := exec.CommandContext(ctx, bin, concat(run, []string{image, "/helper", "sleep"})...)
+	p := exec.CommandContext(ctx, bin, concat(run, []string{image, "/helper", "sleep"}, args)...)
 	out, err := p.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

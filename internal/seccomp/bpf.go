@@ -37,10 +37,14 @@ func jumpAlways(skip int) unix.SockFilter {
 
 // compareAll makes a block that runs into the instruction behind it when all
 // comparisons hold, and otherwise skips that instruction.
-func compareAll(args []specs.LinuxSeccompArg) (block, error) {
+func compareAll(args []specs.LinuxSeccompArg, narrow bool) (block, error) {
 	var code block
 	for i := len(args) - 1; i >= 0; i-- {
-		one, err := compare(args[i], len(code)+1)
+		how := compare
+		if narrow {
+			how = compareNarrow
+		}
+		one, err := how(args[i], len(code)+1)
 		if err != nil {
 			return nil, err
 		}
@@ -78,6 +82,47 @@ func compare(arg specs.LinuxSeccompArg, skip int) (block, error) {
 			load(high), and(vHigh), jump(unix.BPF_JEQ, wHigh, 0, skip+3),
 			load(low), and(vLow), jump(unix.BPF_JEQ, wLow, 0, skip),
 		}, nil
+	}
+	return nil, fmt.Errorf("compile seccomp profile: operator %q is not known", arg.Op)
+}
+
+// compareNarrow is compare for calls whose arguments are 32 bits. What does not
+// fit into these is larger than any of them.
+func compareNarrow(arg specs.LinuxSeccompArg, skip int) (block, error) {
+	if arg.Index > 5 || skip > maxJump-4 {
+		return nil, fmt.Errorf("compile seccomp profile: argument %d, %d instructions to skip", arg.Index, skip)
+	}
+	low, v, w := uint32(offsetArgs+8*arg.Index), uint32(arg.Value), uint32(arg.ValueTwo)
+	always, never := block{}, block{jumpAlways(skip)}
+	large := arg.Value>>32 != 0
+	switch arg.Op {
+	case specs.OpEqualTo, specs.OpGreaterThan, specs.OpGreaterEqual:
+		if large {
+			return never, nil
+		}
+	case specs.OpNotEqual, specs.OpLessThan, specs.OpLessEqual:
+		if large {
+			return always, nil
+		}
+	}
+	switch arg.Op {
+	case specs.OpEqualTo:
+		return block{load(low), jump(unix.BPF_JEQ, v, 0, skip)}, nil
+	case specs.OpNotEqual:
+		return block{load(low), jump(unix.BPF_JEQ, v, skip, 0)}, nil
+	case specs.OpGreaterThan:
+		return block{load(low), jump(unix.BPF_JGT, v, 0, skip)}, nil
+	case specs.OpGreaterEqual:
+		return block{load(low), jump(unix.BPF_JGE, v, 0, skip)}, nil
+	case specs.OpLessThan:
+		return block{load(low), jump(unix.BPF_JGE, v, skip, 0)}, nil
+	case specs.OpLessEqual:
+		return block{load(low), jump(unix.BPF_JGT, v, skip, 0)}, nil
+	case specs.OpMaskedEqual:
+		if arg.ValueTwo>>32 != 0 {
+			return never, nil
+		}
+		return block{load(low), and(v), jump(unix.BPF_JEQ, w, 0, skip)}, nil
 	}
 	return nil, fmt.Errorf("compile seccomp profile: operator %q is not known", arg.Op)
 }

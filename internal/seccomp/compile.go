@@ -15,6 +15,9 @@ type arch struct {
 	numbers []number
 	// base is added to every number of the table.
 	base uint32
+	// narrow calls have arguments of 32 bits: of a register, the rest is not looked
+	// at.
+	narrow bool
 }
 
 // number is a system call's name and number. Tables are slices, not maps: those
@@ -37,9 +40,9 @@ func (a arch) byName() map[string]uint32 {
 const x32Bit = 0x40000000
 
 var arches = []arch{
-	{specs.ArchX86_64, numbersX86_64, 0},
-	{specs.ArchX32, numbersX32, x32Bit},
-	{specs.ArchX86, numbersX86, 0},
+	{specs.ArchX86_64, numbersX86_64, 0, false},
+	{specs.ArchX32, numbersX32, x32Bit, true},
+	{specs.ArchX86, numbersX86, 0, true},
 }
 
 // Offsets in struct seccomp_data (linux/seccomp.h); little-endian.
@@ -88,6 +91,10 @@ func compile(p *specs.LinuxSeccomp, above, other uint32) ([]unix.SockFilter, err
 	for _, a := range arches {
 		if !slices.Contains(p.Architectures, a.name) {
 			parts[a.name] = block{ret(other)}
+			if a.name == specs.ArchX32 && slices.Contains(p.Architectures, specs.ArchX86_64) {
+				// -1 is no call of x32: a tracer skips a call by it.
+				parts[a.name] = block{jump(unix.BPF_JEQ, 1<<32-1, 0, 1), ret(above), ret(other)}
+			}
 			continue
 		}
 		table, err := segments(p, a, def, above)
@@ -133,17 +140,9 @@ type rule struct {
 // segments covers all numbers of a with the profile's rules: def for what the
 // profile does not name, above for what is above all that it does.
 func segments(p *specs.LinuxSeccomp, a arch, def, above uint32) ([]segment, error) {
-	byName, rules := a.byName(), map[uint32][]rule{}
-	for _, call := range p.Syscalls {
-		action, err := actionOf(call.Action, call.ErrnoRet)
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range call.Names {
-			if nr, ok := byName[name]; ok {
-				rules[nr] = append(rules[nr], rule{action, call.Args})
-			}
-		}
+	rules, err := rulesOf(p, a, def)
+	if err != nil {
+		return nil, err
 	}
 	numbers := make([]uint32, 0, len(rules))
 	for nr := range rules {
@@ -162,7 +161,7 @@ func segments(p *specs.LinuxSeccomp, a arch, def, above uint32) ([]segment, erro
 		}
 	}
 	for i, nr := range numbers {
-		code, err := decide(rules[nr], def)
+		code, err := decide(rules[nr], def, a.narrow)
 		if err != nil {
 			return nil, err
 		}
@@ -176,6 +175,51 @@ func segments(p *specs.LinuxSeccomp, a arch, def, above uint32) ([]segment, erro
 	return merge(table), nil
 }
 
+// rulesOf collects what p says of each call of a. As runc hands a profile to
+// libseccomp, a rule of the default action says nothing but that the call is
+// known, and comparisons with one and the same argument are alternatives.
+func rulesOf(p *specs.LinuxSeccomp, a arch, def uint32) (map[uint32][]rule, error) {
+	byName, rules := a.byName(), map[uint32][]rule{}
+	for _, call := range p.Syscalls {
+		action, err := actionOf(call.Action, call.ErrnoRet)
+		if err != nil {
+			return nil, err
+		}
+		var own []rule
+		if action != def {
+			own = alternatives(action, call.Args)
+		}
+		for _, name := range call.Names {
+			if nr, ok := byName[name]; ok {
+				rules[nr] = append(rules[nr], own...)
+			}
+			if m, ok := multiplexers[name]; ok && a.name == specs.ArchX86 {
+				for _, r := range own {
+					nr := byName[m.call]
+					rules[nr] = append(rules[nr], rule{action, m.args(r.args)})
+				}
+			}
+		}
+	}
+	return rules, nil
+}
+
+// alternatives are the rules that a list of comparisons stands for.
+func alternatives(action uint32, args []specs.LinuxSeccompArg) []rule {
+	seen := map[uint]bool{}
+	for _, arg := range args {
+		seen[arg.Index] = true
+	}
+	if len(seen) == len(args) {
+		return []rule{{action, args}}
+	}
+	out := make([]rule, 0, len(args))
+	for _, arg := range args {
+		out = append(out, rule{action, []specs.LinuxSeccompArg{arg}})
+	}
+	return out
+}
+
 // merge joins neighbours that do the same.
 func merge(table []segment) []segment {
 	return slices.CompactFunc(table, func(a, b segment) bool { return slices.Equal(a.code, b.code) })
@@ -184,14 +228,14 @@ func merge(table []segment) []segment {
 // decide makes the code for one system call. A rule without comparisons decides
 // alone; otherwise the first whose comparisons all hold does, in the order of
 // the profile, and def when none does.
-func decide(rules []rule, def uint32) (block, error) {
+func decide(rules []rule, def uint32, narrow bool) (block, error) {
 	if i := slices.IndexFunc(rules, func(r rule) bool { return len(r.args) == 0 }); i >= 0 {
 		return block{ret(rules[i].action)}, nil
 	}
 	var code block
 	for _, r := range rules {
 		args := slices.SortedFunc(slices.Values(r.args), func(a, b specs.LinuxSeccompArg) int { return cmp.Compare(a.Index, b.Index) })
-		match, err := compareAll(args)
+		match, err := compareAll(args, narrow)
 		if err != nil {
 			return nil, err
 		}

@@ -16,6 +16,12 @@
 // profile, and libraries fall back to older calls on ENOSYS only. CompileExact
 // gives it the default, which is what an allowlist means.
 //
+// Its programs answer as libseccomp's do: TestLibseccomp runs both for docker's
+// profile with several sets of capabilities and for small profiles of each thing
+// that a profile can say, on every number and around every value that is compared.
+// Where they differ, it says why. What libseccomp compiled is in testdata;
+// scripts/seccomp-reference makes it anew.
+//
 // The order of the program: architecture, then a binary search over the system
 // call number, then the comparisons. The kernel finds out by itself which
 // numbers are allowed whatever the arguments, and does not run the program for

@@ -1,6 +1,9 @@
 package workload
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Exit statuses of the duplex command itself, docker's and timeout(1)'s.
 const (
@@ -69,3 +72,15 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// Advice is what an error has beside its text: the remedy, and the exit status.
+func Advice(err error) (remedy string, status int) {
+	var own *Error
+	if !errors.As(err, &own) {
+		return "", StatusError
+	}
+	if own.Status == 0 {
+		return own.Remedy, StatusError
+	}
+	return own.Remedy, own.Status
+}

@@ -1,4 +1,4 @@
-// Env runs a command in a changed environment, or prints the environment:
+// Command env runs a command in a changed environment, or prints the environment:
 // env [-i] [-u NAME]... [NAME=VALUE]... [COMMAND [ARG]...].
 package main
 

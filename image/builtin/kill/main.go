@@ -1,4 +1,4 @@
-// Kill signals processes: kill [-SIGNAL | -s SIGNAL] PID..., where SIGNAL is a
+// Command kill signals processes: kill [-SIGNAL | -s SIGNAL] PID..., where SIGNAL is a
 // number or a name with or without SIG; kill -l lists the names.
 package main
 

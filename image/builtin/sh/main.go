@@ -1,4 +1,4 @@
-// Sh is a POSIX shell: sh [-eux] [-c COMMAND [NAME [ARG]...] | FILE [ARG]...].
+// Command sh is a POSIX shell: sh [-eux] [-c COMMAND [NAME [ARG]...] | FILE [ARG]...].
 // It is mvdan.cc/sh's interpreter with a command line.
 package main
 

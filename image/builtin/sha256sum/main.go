@@ -1,4 +1,4 @@
-// Sha256sum prints the digest of each file, or of its input, as coreutils does:
+// Command sha256sum prints the digest of each file, or of its input, as coreutils does:
 // sha256sum [FILE]...
 package main
 

@@ -47,6 +47,18 @@ func Swap(t *testing.T, a, b string) {
 	t.Cleanup(func() { close(stop); <-done })
 }
 
+// Some tries least times what may lose a race, and until it was won once.
+func Some(t *testing.T, least int, try func() error) {
+	t.Helper()
+	won := false
+	for i := 0; i < least || !won; i++ {
+		err := try()
+		if won = won || err == nil; !won && i > 1000 {
+			t.Fatalf("no container ran: %v", err)
+		}
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
