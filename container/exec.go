@@ -13,6 +13,7 @@ import (
 
 	"github.com/duplex-run/duplex/container/fork"
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/program"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -110,7 +111,7 @@ func (c controller) start(x *run, stdio workload.Stdio) (*os.Process, error) {
 }
 
 func (c controller) fork(x *run, end *os.File) (*os.Process, error) {
-	exe, err := SealedProgram()
+	exe, err := program.Sealed()
 	if err != nil {
 		return nil, err
 	}

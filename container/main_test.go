@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/duplex-run/duplex/container/program"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && filepath.Base(os.Args[0]) == "work" {
 		os.Exit(work(os.Args[1:]))
 	}
-	carried = func() []byte { return nil }
+	program.UseOwn()
 	if spec := os.Getenv(envRun); spec != "" {
 		os.Exit(runAsDuplex(spec))
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/duplex-run/duplex/container/cgroup"
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/program"
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -143,7 +144,7 @@ func (r *run) start(stdio workload.Stdio) (err error) {
 	if r.streams, err = openStreams(r.spec, stdio); err != nil {
 		return err
 	}
-	exe, err := Program()
+	exe, err := program.Open()
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
@@ -14,9 +13,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/container/fork"
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/program"
 	"github.com/duplex-run/duplex/oci/cgroups"
 )
 
@@ -25,6 +24,7 @@ type child struct {
 	pid     int
 	process *os.Process
 	conn    handshake.Conn
+	direct  *direct // of one without a runtime; nil
 }
 
 // layout collects the files a child starts with, in the order of their numbers.
@@ -95,8 +95,7 @@ func (l *layout) startProgram(exe string, argv []string, sys *syscall.SysProcAtt
 		err error
 	}
 	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: what enter does stays with the thread
+	onThread(func() {
 		err := enter()
 		var p *os.Process
 		switch {
@@ -108,7 +107,7 @@ func (l *layout) startProgram(exe string, argv []string, sys *syscall.SysProcAtt
 				&os.ProcAttr{Dir: "/", Env: handshake.Environment, Files: l.files, Sys: sys})
 		}
 		done <- result{p, err}
-	}()
+	})
 	r := <-done
 	if r.err != nil {
 		_ = conn.F.Close()
@@ -181,16 +180,16 @@ func newChild(terminal bool, stdio [3]*os.File, preserve int, alone bool) (*layo
 		return nil, conn, err
 	}
 	l.add(end)
-	open := container.SealedProgram
+	open := program.Sealed
 	if alone {
-		open = container.Program
+		open = program.Open
 	}
-	program, err := open()
+	exe, err := open()
 	if err != nil {
 		l.close()
 		return nil, conn, errors.Join(err, conn.F.Close())
 	}
-	l.add(program)
+	l.add(exe)
 	return l, conn, nil
 }
 
@@ -326,6 +325,9 @@ func (ch *child) kill() { _ = ch.process.Kill() } // an error means that it has 
 // close lets go of the child, which lives on; one whose handshake is not over
 // ends with it.
 func (ch *child) close() {
+	if ch.direct != nil {
+		ch.direct.close()
+	}
 	_ = ch.conn.F.Close()
 	_ = ch.process.Release()
 }
@@ -339,6 +341,9 @@ type callbacks struct {
 // await follows the child until it is ready: waiting for start, or, of exec,
 // about to execute.
 func (ch *child) await(on callbacks) error {
+	if ch.direct != nil {
+		return ch.direct.await(on)
+	}
 	for {
 		m, err := ch.conn.Receive()
 		if err != nil {

@@ -308,6 +308,9 @@ func (c *Container) startFirst(o CreateOptions, p *handshake.Plan) (*child, erro
 			p.Files.V1 = append(p.Files.V1, handshake.CgroupDir{Name: d.Name, Dir: d.Path})
 		}
 	}
+	if c.canDirect(p) {
+		return c.startDirect(o, p)
+	}
 	return c.startInit(o, p)
 }
 
@@ -339,8 +342,10 @@ func (c *Container) follow(ctx context.Context, o CreateOptions, p *handshake.Pl
 	if c.VM != nil { // its supervisor reads the state
 		first = handshake.Message{Kind: handshake.KindGo}
 	}
-	if err := child.conn.Send(first); err != nil {
-		return child.blame(err)
+	if child.direct == nil {
+		if err := child.conn.Send(first); err != nil {
+			return child.blame(err)
+		}
 	}
 	return child.await(callbacks{
 		terminal: o.passTerminal,

@@ -10,8 +10,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/duplex-run/duplex/container"
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/program"
 )
 
 // wantsIDMap reports whether a mount is to have ids of its own (config.md,
@@ -84,7 +84,7 @@ func mapMount(p handshake.Mount, m specs.Mount, l *specs.Linux) (*os.File, error
 // userNamespace makes a user namespace with those maps and no process in it: the
 // one it takes to make it is killed before it gets anything to do.
 func userNamespace(ids *specs.Linux) (*os.File, error) {
-	program, err := container.Program()
+	exe, err := program.Open()
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ func userNamespace(ids *specs.Linux) (*os.File, error) {
 	l := &layout{files: []*os.File{nil, nil, nil}}
 	defer l.close()
 	l.add(end)
-	l.add(program)
+	l.add(exe)
 	sys := &syscall.SysProcAttr{Setsid: true}
 	mapIDs(ids, sys)
 	sys.Credential = nil // user 0 may not be in the map

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"syscall"
 
@@ -15,7 +14,7 @@ import (
 
 	"github.com/duplex-run/duplex/container/handshake"
 	"github.com/duplex-run/duplex/internal/workload"
-	"github.com/duplex-run/duplex/oci/nic"
+	"github.com/duplex-run/duplex/oci/machine"
 )
 
 // Guest is what a microVM boots: files of the host.
@@ -181,19 +180,21 @@ func (c *Container) disconnect() error {
 	if c.VM == nil || c.VM.Net != netNamespace || !ok || n.Path == "" {
 		return nil
 	}
+	if machine.Disconnect == nil {
+		return errors.New("this program makes containers only, and cannot disconnect the network of a microVM")
+	}
 	f, err := openNamespace(n.Type, n.Path)
 	if err != nil {
 		return nil // it has gone, and all in it
 	}
 	defer func() { _ = f.Close() }()
 	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	onThread(func() {
 		err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
 		if err == nil {
-			err = nic.Disconnect()
+			err = machine.Disconnect()
 		}
 		done <- err
-	}()
+	})
 	return <-done
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/duplex-run/duplex/container/handshake"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/oci/machine"
-	"github.com/duplex-run/duplex/oci/nic"
 )
 
 // supervisor has one container's machine, from create to its end.
@@ -138,7 +137,7 @@ func (s *supervisor) boot(ctx context.Context) error {
 	}
 	var err error
 	if s.c.VM.Net == netNamespace {
-		if vm.Interface, err = nic.Connect(func(text string) { s.say(text) }); err != nil {
+		if vm.Interface, err = machine.Connect(func(text string) { s.say(text) }); err != nil {
 			return err
 		}
 	}

@@ -6,12 +6,14 @@ package main
 import (
 	"os"
 
-	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/internal/ocicli"
+	"github.com/duplex-run/duplex/internal/sysmon"
 )
 
 func main() {
-	container.Init()
+	inside.Main()
+	sysmon.Calm()
 	args := os.Args[1:]
 	if len(args) > 0 && args[0] == "oci" {
 		args = args[1:]

@@ -37,7 +37,7 @@ func Pair() (Conn, *os.File, error) {
 
 // Send writes one message: its length as uint32, little-endian, then JSON.
 func (c Conn) Send(m Message) error {
-	buf, err := encode(m)
+	buf, err := Encode(m)
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func (c Conn) Send(m Message) error {
 // SendFile is Send with an open file attached (SCM_RIGHTS, unix(7)). Only for
 // a message far below the socket's buffer: it is sent at once.
 func (c Conn) SendFile(m Message, fd int) error {
-	buf, err := encode(m)
+	buf, err := Encode(m)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,8 @@ func (c Conn) SendFile(m Message, fd int) error {
 	return nil
 }
 
-func encode(m Message) ([]byte, error) {
+// Encode returns the bytes that Send writes.
+func Encode(m Message) ([]byte, error) {
 	body, err := json.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("send %s: %w", m.Kind, err)

@@ -54,18 +54,34 @@ func ociMain(c handshake.Conn) error {
 	}
 	if m.Plan.Files != nil {
 		o.tree = &tree{files: m.Plan.Files, cgroupNamespace: m.Plan.CgroupNamespace}
-		steps = append(steps, o.tree.steps()...)
+	}
+	steps = append(steps, o.buildSteps(o.hooks)...)
+	steps = append(steps, o.processSteps()...)
+	if err := runSteps(steps); err != nil {
+		return err
+	}
+	return o.execute()
+}
+
+// buildSteps make what the container has of its own.
+func (o *oci) buildSteps(hooks func() error) []ociStep {
+	var steps []ociStep
+	if o.tree != nil {
+		steps = o.tree.steps()
 	}
 	steps = append(steps,
 		ociStep{"set the host name", o.setNames},
 		ociStep{"bring the loopback interface up", o.loopback},
-		ociStep{"set the sysctls", func() error { return setSysctls(m.Plan.Sysctl) }},
-		ociStep{"", o.hooks},
+		ociStep{"set the sysctls", func() error { return setSysctls(o.plan.Sysctl) }},
+		ociStep{"", hooks},
 	)
 	if o.tree != nil {
 		steps = append(steps, o.tree.lastSteps()...)
 	}
-	steps = append(steps, o.processSteps()...)
+	return steps
+}
+
+func runSteps(steps []ociStep) error {
 	for _, step := range steps {
 		if err := step.run(); err != nil {
 			if step.name == "" {
@@ -74,7 +90,7 @@ func ociMain(c handshake.Conn) error {
 			return &handshake.StepError{Step: step.name, Err: err}
 		}
 	}
-	return o.execute()
+	return nil
 }
 
 // ociStep is one step of the set-up; a name of "" says that its errors name

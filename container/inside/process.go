@@ -321,18 +321,26 @@ func becomeProcessUser(p *handshake.Process) error {
 	return unix.Prctl(unix.PR_SET_KEEPCAPS, 0, 0, 0, 0)
 }
 
-// setAllCaps sets the calling thread's sets as p says, but not more than it has.
-func setAllCaps(p *handshake.Process) error {
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
+// allCaps are the arguments of capset(2) for p, of what the calling thread has.
+func allCaps(p *handshake.Process) (hdr unix.CapUserHeader, data [2]unix.CapUserData, err error) {
+	hdr.Version = unix.LINUX_CAPABILITY_VERSION_3
 	if err := unix.Capget(&hdr, &data[0]); err != nil {
-		return fmt.Errorf("capget: %w", err)
+		return hdr, data, fmt.Errorf("capget: %w", err)
 	}
 	for i := range data {
 		word := func(set uint64) uint32 { return uint32(set >> (32 * i)) }
 		data[i].Permitted &= word(p.Permitted)
 		data[i].Effective = data[i].Permitted & word(p.Effective)
 		data[i].Inheritable = word(p.Inheritable)
+	}
+	return hdr, data, nil
+}
+
+// setAllCaps sets the calling thread's sets as p says, but not more than it has.
+func setAllCaps(p *handshake.Process) error {
+	hdr, data, err := allCaps(p)
+	if err != nil {
+		return err
 	}
 	if err := unix.Capset(&hdr, &data[0]); err != nil {
 		return fmt.Errorf("capset: %w", err)

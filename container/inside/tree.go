@@ -21,7 +21,10 @@ type tree struct {
 	cgroupNamespace bool
 
 	root *os.File // the bundle's rootfs, a mount of its own
-	null *os.File // the host's /dev/null, checked to be it
+	// cgroup opens the mount of a hierarchy that the container's first process has
+	// made; nil to make it here.
+	cgroup func(name string) (*os.File, error)
+	null   *os.File // the host's /dev/null, checked to be it
 	// empty is an empty directory of a mount of ours, once one is needed.
 	empty *os.File
 	// kept are procfs and sysfs by their place, see keep.

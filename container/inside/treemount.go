@@ -88,6 +88,11 @@ func (t *tree) openMasked(name string) (*os.File, error) {
 // newTreeMount makes the mount, detached, and says whether its root is a
 // directory.
 func (t *tree) newTreeMount(m handshake.Mount) (*os.File, bool, error) {
+	if m.FD > 0 {
+		f := os.NewFile(uintptr(m.FD), m.Source)
+		dir, err := isDir(f)
+		return f, dir, err
+	}
 	if m.Type != "" {
 		options := []option{{"source", m.Source}}
 		if m.Source == "" {
@@ -101,11 +106,6 @@ func (t *tree) newTreeMount(m handshake.Mount) (*os.File, bool, error) {
 		}
 		f, err := newMount(m.Type, int(m.Set), options...)
 		return f, true, err
-	}
-	if m.FD > 0 {
-		f := os.NewFile(uintptr(m.FD), m.Source)
-		dir, err := isDir(f)
-		return f, dir, err
 	}
 	flags := unix.O_PATH
 	if m.NoFollow {
@@ -268,9 +268,12 @@ func (t *tree) mountCgroup(m handshake.Mount) error {
 	return setAttrs(dir, m.Set|unix.MOUNT_ATTR_RDONLY, false)
 }
 
+// v1Attrs are of a v1 hierarchy's mount.
+const v1Attrs = noSuidExecDev | unix.MOUNT_ATTR_RDONLY
+
 func (t *tree) mountV1(dir *os.File, v1 handshake.CgroupDir) error {
 	name := strings.TrimPrefix(v1.Name, "name=")
-	f, err := t.cgroupDir(v1.Name, v1.Dir, noSuidExecDev|unix.MOUNT_ATTR_RDONLY)
+	f, err := t.cgroupDir(v1.Name, v1.Dir, v1Attrs)
 	if err != nil {
 		return err
 	}
@@ -294,14 +297,25 @@ func (t *tree) mountV1(dir *os.File, v1 handshake.CgroupDir) error {
 	return nil
 }
 
+// cgroupOptions are the type and the options of a mount of one hierarchy.
+func cgroupOptions(name string) (string, []option) {
+	if name == "cgroup2" {
+		return name, []option{{"source", "cgroup"}}
+	}
+	return "cgroup", v1Options(name)
+}
+
 // cgroupDir makes a mount of one hierarchy, "cgroup2" or a v1 name, detached.
 func (t *tree) cgroupDir(name, host string, attrs uint64) (*os.File, error) {
 	if t.cgroupNamespace {
-		fstype, options := "cgroup2", []option{{"source", "cgroup"}}
-		if name != "cgroup2" {
-			fstype, options = "cgroup", v1Options(name)
+		make := t.cgroup
+		if make == nil {
+			make = func(name string) (*os.File, error) {
+				fstype, options := cgroupOptions(name)
+				return newMount(fstype, int(attrs), options...)
+			}
 		}
-		f, err := newMount(fstype, int(attrs), options...)
+		f, err := make(name)
 		if err == nil || host == "" || !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EBUSY) {
 			return f, err
 		}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/container/program"
 	"github.com/duplex-run/duplex/internal/embedded"
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/runs"
@@ -229,7 +230,7 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	var none workload.Spec
 	f.announce(a, nets.container)
 	if iso == workload.Container {
-		container.Prefetch()
+		program.Prefetch()
 	}
 	img, err := a.image(ctx, fs.Arg(0), iso == workload.Container && container.NeedsTree())
 	if err != nil {

@@ -58,34 +58,44 @@ func (w Workload) domain(abi int) (attr rulesetAttr, size uintptr) {
 
 // Enter puts the calling thread, and what it executes, into the domain. It
 // reports whether there is one: a kernel may have no Landlock, or too old a one.
-// Precondition: the thread has no_new_privs or CAP_SYS_ADMIN, and "/" is the
-// container's.
+// Preconditions: Ruleset's, and the thread has no_new_privs or CAP_SYS_ADMIN.
 func (w Workload) Enter() (bool, error) {
-	attr, size := w.domain(LandlockABI())
-	if attr.fs|attr.scoped == 0 {
-		return false, nil
-	}
-	ruleset, err := newRuleset(attr, size)
-	if err != nil {
+	ruleset, err := w.Ruleset()
+	if err != nil || ruleset < 0 {
 		return false, err
 	}
 	defer func() { _ = unix.Close(ruleset) }()
-	if attr.fs != 0 {
-		if err := allow(ruleset, "/", fsRefer); err != nil {
-			return false, err
-		}
-	}
-	if attr.fs&fsIoctl != 0 {
-		for _, path := range w.Devices {
-			if err := allow(ruleset, path, fsIoctl); err != nil {
-				return false, err
-			}
-		}
-	}
 	if _, _, errno := unix.RawSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(ruleset), 0, 0); errno != 0 {
 		return false, fmt.Errorf("landlock_restrict_self: %w", errno)
 	}
 	return true, nil
+}
+
+// Ruleset returns a descriptor of the domain's rules, for landlock_restrict_self(2),
+// or -1 where there is no domain. Precondition: "/" is the container's.
+func (w Workload) Ruleset() (int, error) {
+	attr, size := w.domain(LandlockABI())
+	if attr.fs|attr.scoped == 0 {
+		return -1, nil
+	}
+	ruleset, err := newRuleset(attr, size)
+	if err != nil {
+		return -1, err
+	}
+	if attr.fs != 0 {
+		err = allow(ruleset, "/", fsRefer)
+	}
+	if attr.fs&fsIoctl != 0 {
+		for _, path := range w.Devices {
+			if err == nil {
+				err = allow(ruleset, path, fsIoctl)
+			}
+		}
+	}
+	if err != nil {
+		return -1, errors.Join(err, unix.Close(ruleset))
+	}
+	return ruleset, nil
 }
 
 func allow(ruleset int, path string, access uint64) error {

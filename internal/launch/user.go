@@ -11,10 +11,10 @@ import (
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
-// groups returns the supplementary groups of user: its own and its primary
+// Groups returns the supplementary groups of user: its own and its primary
 // group. Without the latter a setgid program could drop out of a group that
 // negative permissions are meant for (CVE-2022-36109).
-func groups(user workload.User) []int {
+func Groups(user workload.User) []int {
 	out := make([]int, 0, len(user.Groups)+1)
 	for _, g := range user.Groups {
 		out = append(out, int(g))
@@ -33,7 +33,7 @@ func groups(user workload.User) []int {
 // execve(2), which ends the other threads; they keep the old ids until then. To
 // change all threads, as package syscall does, takes each of them a signal.
 func Credentials(user workload.User) error {
-	if err := unix.Setgroups(groups(user)); err != nil {
+	if err := unix.Setgroups(Groups(user)); err != nil {
 		return fmt.Errorf("setgroups: %w", err)
 	}
 	return IDs(user)
@@ -55,7 +55,7 @@ func IDs(user workload.User) error {
 // SysCredential is Credentials for the child of an exec.Cmd.
 func SysCredential(user workload.User) *syscall.Credential {
 	c := &syscall.Credential{Uid: user.UID, Gid: user.GID}
-	for _, g := range groups(user) {
+	for _, g := range Groups(user) {
 		c.Groups = append(c.Groups, uint32(g))
 	}
 	return c
@@ -76,7 +76,7 @@ func asUser(user workload.User, f func()) error {
 		return fmt.Errorf("getgroups: %w", err)
 	}
 	// x/sys changes the calling thread only, package syscall would change all.
-	if err := unix.Setgroups(groups(user)); err != nil {
+	if err := unix.Setgroups(Groups(user)); err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("setgroups: %w", err)
 	}

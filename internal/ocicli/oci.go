@@ -244,12 +244,17 @@ func (o *ociApp) guestOf(ctx context.Context) (oci.Guest, error) {
 	if o.guest != nil {
 		return o.guest(ctx, o.kernel)
 	}
+	return oci.Guest{}, becomeWhole("run the bundle in a microVM")
+}
+
+// becomeWhole has all of duplex do what this program, which makes containers only,
+// was told to. It returns only when it could not.
+func becomeWhole(op string) error {
 	err := errors.New("this program makes containers only")
 	if os.Args[0] != wholeName {
 		err = unix.Exec("/proc/self/exe", append([]string{wholeName}, os.Args[1:]...), os.Environ())
 	}
-	return oci.Guest{}, &workload.Error{Op: "run the bundle in a microVM", Err: err,
-		Remedy: "Use the duplex of 'make build'."}
+	return &workload.Error{Op: op, Err: err, Remedy: "Use the duplex of 'make build'."}
 }
 
 // wholeName is argv[0] by which all of duplex is entered, whatever follows
@@ -321,6 +326,9 @@ func ociDelete(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string)
 		return err
 	}
 	defer c.Close()
+	if c.VM != nil && o.guest == nil {
+		return becomeWhole("delete the microVM")
+	}
 	return o.fail(c.Delete(ctx, *force, o.warnLog))
 }
 

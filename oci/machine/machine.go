@@ -3,10 +3,11 @@
 package machine
 
 import (
+	"net"
+	"net/netip"
 	"os"
 
 	"github.com/duplex-run/duplex/internal/workload"
-	"github.com/duplex-run/duplex/oci/nic"
 )
 
 // Boot is how a machine is made.
@@ -14,10 +15,26 @@ type Boot struct {
 	Kernel, Initrd, Version string
 	// User is the user-mode network; Interface another one, or nil.
 	User      bool
-	Interface *nic.Interface
+	Interface *Interface
 	// Talk gets the stream to the runtime in the guest.
 	Talk func(*os.File)
 }
 
-// New makes a machine's runner; package microvms sets it.
-var New func(Boot) workload.Runner
+// Interface is what a machine is connected to.
+type Interface struct {
+	Name      string
+	MAC       net.HardwareAddr
+	MTU       int
+	Addresses []netip.Prefix
+	Gateways  []netip.Addr // of default routes
+	Tap       *os.File     // attached to the TAP device
+}
+
+// What package microvms sets, all or nothing.
+var (
+	// New makes a machine's runner.
+	New func(Boot) workload.Runner
+	// Connect and Disconnect are package nic's.
+	Connect    func(warn func(string)) (*Interface, error)
+	Disconnect func() error
+)

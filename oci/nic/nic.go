@@ -9,34 +9,26 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/oci/machine"
 )
 
 // tapName is the device in the namespace, of which each has one machine.
 const tapName = "duplex0"
 
-// Interface is what a machine is connected to.
-type Interface struct {
-	Name      string
-	MAC       net.HardwareAddr
-	MTU       int
-	Addresses []netip.Prefix
-	Gateways  []netip.Addr // of default routes
-	Tap       *os.File     // attached to the TAP device
-}
-
 // Connect connects to the one interface with an address that this thread's network
 // namespace has beside loopback. Without one it returns nil. Routes that a guest
 // would not have are told to warn.
-func Connect(warn func(string)) (*Interface, error) {
+func Connect(warn func(string)) (*machine.Interface, error) {
 	link, err := find()
 	if err != nil || link == nil {
 		return nil, err
 	}
-	i := &Interface{Name: link.Attrs().Name, MAC: link.Attrs().HardwareAddr, MTU: link.Attrs().MTU}
-	if err := i.read(link, warn); err != nil {
+	i := &machine.Interface{Name: link.Attrs().Name, MAC: link.Attrs().HardwareAddr, MTU: link.Attrs().MTU}
+	if err := read(i, link, warn); err != nil {
 		return nil, fmt.Errorf("read the addresses of %s: %w", i.Name, err)
 	}
-	if err := i.connect(link); err != nil {
+	if err := connect(i, link); err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", i.Name, err)
 	}
 	return i, nil
@@ -87,7 +79,7 @@ func global(list []netlink.Addr) []netip.Prefix {
 }
 
 // read fills in addresses and gateways.
-func (i *Interface) read(link netlink.Link, warn func(string)) error {
+func read(i *machine.Interface, link netlink.Link, warn func(string)) error {
 	addresses, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return err
@@ -122,7 +114,7 @@ func defaultRoute(r netlink.Route) bool {
 }
 
 // connect makes the TAP device and the filters.
-func (i *Interface) connect(link netlink.Link) error {
+func connect(i *machine.Interface, link netlink.Link) error {
 	var err error
 	if i.Tap, err = openTap(); err != nil {
 		return err

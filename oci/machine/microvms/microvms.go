@@ -6,10 +6,13 @@ import (
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/microvm"
 	"github.com/duplex-run/duplex/oci/machine"
+	"github.com/duplex-run/duplex/oci/nic"
 )
 
 // Use has this program run machines as microVMs.
-func Use() { machine.New = newRunner }
+func Use() {
+	machine.New, machine.Connect, machine.Disconnect = newRunner, nic.Connect, nic.Disconnect
+}
 
 func newRunner(b machine.Boot) workload.Runner {
 	r := microvm.Runner{Kernel: b.Kernel, Initrd: b.Initrd, Version: b.Version, Talk: b.Talk}

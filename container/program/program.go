@@ -1,4 +1,4 @@
-package container
+package program
 
 import (
 	"errors"
@@ -8,13 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/internal/embedded/initprogram"
 )
-
-// Init turns a re-executed process into the container's init or its workload.
-// In any other process it does nothing. main must call it before anything else.
-func Init() { inside.Main() }
 
 // fused is "yes" in a program whose file is several, one of which becomes the
 // container's own processes (internal/embedded/fuse); the build sets it.
@@ -28,26 +23,26 @@ func Prefetch() {
 	}
 }
 
-// Program opens the executable of the container's own processes, so that nothing
+// Open returns the executable of the container's own processes, so that nothing
 // in a container can change a file of the host through /proc/PID/exe
 // (CVE-2019-5736). It is this very file on a read-only mount, where it is fused
-// and the caller may mount; otherwise SealedProgram.
+// and the caller may mount; otherwise Sealed.
 //
 // The caller closes it as soon as the process has started, before the container
 // runs anything: while the mount is open, who is privileged and reaches it could
-// make it writable. Where others already are in the container: SealedProgram.
-func Program() (*os.File, error) {
+// make it writable. Where others already are in the container: Sealed.
+func Open() (*os.File, error) {
 	if fused != "" {
 		if f, err := readOnly("/proc/self/exe"); err == nil {
 			return f, nil
 		}
 	}
-	return SealedProgram()
+	return Sealed()
 }
 
-// SealedProgram is the small program that duplex carries, in memory and sealed; or
+// Sealed is the small program that duplex carries, in memory and sealed; or
 // this file as it is, when duplex was built without. The caller closes it.
-func SealedProgram() (*os.File, error) {
+func Sealed() (*os.File, error) {
 	f, err := copied()
 	if err != nil {
 		return nil, err
@@ -84,8 +79,11 @@ func readOnly(path string) (*os.File, error) {
 	return f, nil
 }
 
-// carried is initprogram.ELF, but in tests: they test what they were compiled with.
 var carried = initprogram.ELF
+
+// UseOwn has this process's own executable be the program: tests test what they were
+// compiled with.
+func UseOwn() { carried = func() []byte { return nil } }
 
 // copied returns the program that duplex carries, in sealed memory, shared by all
 // runs of this process.

@@ -1,4 +1,4 @@
-package container
+package program
 
 import (
 	"bytes"
@@ -12,6 +12,25 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// TestMain makes the test binary a program that exits with 42, or copies its
+// standard input.
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) != "work" {
+		os.Exit(m.Run())
+	}
+	if os.Args[1] == "exit" {
+		os.Exit(42)
+	}
+	_, _ = io.Copy(os.Stdout, os.Stdin)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // The program that runs inside can be executed and not be changed.
 func TestSealed(t *testing.T) {
@@ -31,7 +50,7 @@ func TestSealed(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Error("the copy differs")
 	}
-	cmd := exec.Command("/proc/self/fd/3", "exit", "42")
+	cmd := exec.Command("/proc/self/fd/3", "exit")
 	cmd.Args[0], cmd.ExtraFiles = "work", []*os.File{f}
 	var exit *exec.ExitError
 	if err := cmd.Run(); !errors.As(err, &exit) || exit.ExitCode() != 42 {
@@ -43,8 +62,9 @@ func TestSealed(t *testing.T) {
 // are, by its descriptor or through the process that runs it.
 func TestReadOnlyProgram(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "program")
-	must(t, putWork(file))
-	must(t, os.Chmod(file, 0o755))
+	self, err := os.ReadFile("/proc/self/exe")
+	must(t, err)
+	must(t, os.WriteFile(file, self, 0o755))
 	f, err := readOnly(file)
 	if os.Geteuid() != 0 {
 		if !errors.Is(err, unix.EPERM) { // then the program is copied

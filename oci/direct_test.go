@@ -1,0 +1,109 @@
+package oci
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// own has a bundle's container made by a process of its own.
+func own(b *bundle) {
+	b.spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/true"}}}
+}
+
+// Which containers have a first process without a runtime.
+func TestDirect(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("not root: every container has a process of its own, as the other tests show")
+		return
+	}
+	for name, tc := range map[string]struct {
+		change func(*bundle)
+		direct bool
+	}{
+		"docker's":  {func(*bundle) {}, true},
+		"networks":  {func(b *bundle) { b.namespacePath(specs.NetworkNamespace, "/proc/self/ns/net") }, true},
+		"hook":      {own, false},
+		"processes": {func(b *bundle) { b.namespacePath(specs.PIDNamespace, "/proc/self/ns/pid") }, false},
+		"users":     {func(b *bundle) { b.forUsers(t) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := likeDocker(t, "exit")
+			tc.change(b)
+			c := b.create(t)
+			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.Pid))
+			must(t, err)
+			if got := strings.HasPrefix(exe, "/memfd:duplex-script"); got != tc.direct {
+				t.Errorf("its first process is %s", exe)
+			}
+		})
+	}
+}
+
+// differs are parts of what a container sees that are of one run alone.
+var differs = regexp.MustCompile(`(?m)^\d+ \d+ \d+:\d+ |^(.*ctxt_switches|Vm.*|Rss.*|Hugetlb.*|Pid|Speculation|Cpus_allowed|Mems_allowed|State|Threads|untag_mask|x86_Thread|Ngid|THP_enabled|CoreDumping|Seccomp_filters).*|test-[0-9-]+|/tmp/[^ ,]*|mode=\S+|size=\S+|uuid=\S+`)
+
+// A program finds the same in both kinds of containers: rights, limits, ids, mounts,
+// groups, signals, descriptors, names.
+func TestDirectIsTheSame(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("not root: there is one kind")
+		return
+	}
+	for name, change := range map[string]func(*bundle){
+		"docker's": func(*bundle) {},
+		"a user": func(b *bundle) {
+			u := uint32(0o27)
+			b.spec.Process.User = specs.User{UID: 1000, GID: 1001, AdditionalGids: []uint32{5, 1001}, Umask: &u}
+			b.spec.Process.Capabilities.Ambient = []string{"CAP_CHOWN"}
+			b.spec.Process.Capabilities.Inheritable = []string{"CAP_CHOWN"}
+			b.spec.Process.NoNewPrivileges = true
+		},
+		"limits": func(b *bundle) {
+			b.spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 100, Hard: 200}, {Type: "RLIMIT_NPROC", Soft: 1000, Hard: 2000}}
+			b.spec.Process.Cwd = "/tmp"
+			b.spec.Domainname = "there"
+			b.spec.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
+		},
+		"no namespace of cgroups": func(b *bundle) {
+			b.spec.Linux.Namespaces = deleteNamespace(b.spec.Linux.Namespaces, specs.CgroupNamespace)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var looks [2]string
+			for i := range looks {
+				b := likeDocker(t)
+				change(b)
+				b.spec.Hostname = "here"
+				if i == 1 {
+					own(b)
+				}
+				text := differs.ReplaceAllString(b.look(t, "/proc/self/status", "/proc/self/limits", "/proc/self/mountinfo",
+					"/proc/self/attr/current", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname",
+					"/proc/sys/net/ipv4/ip_forward", "/proc/net/dev", "/proc/self/oom_score_adj"), "-")
+				lines := strings.Split(text, "\n") // of mounts in the order in which they were made
+				slices.Sort(lines)
+				looks[i] = strings.Join(lines, "\n")
+			}
+			if looks[0] != looks[1] {
+				t.Errorf("without a runtime:\n%s\nwith one:\n%s", looks[0], looks[1])
+			}
+			contains(t, looks[0], "Seccomp:", "Max open files", " / ", "here")
+		})
+	}
+}
+
+func deleteNamespace(list []specs.LinuxNamespace, kind specs.LinuxNamespaceType) []specs.LinuxNamespace {
+	var out []specs.LinuxNamespace
+	for _, n := range list {
+		if n.Type != kind {
+			out = append(out, n)
+		}
+	}
+	return out
+}
