@@ -49,7 +49,7 @@ func (c controller) Exec(ctx context.Context, spec workload.Spec, stdio workload
 		defer c.r.live.remove(process.Pid)
 		var exit workload.Exit
 		if exit, err = x.stay(ctx, c, process, stdio); err == nil {
-			exit.OOM = exit.Signal == int(unix.SIGKILL) && c.r.cgroup.Used().OOMKills > 0
+			exit.OOM = exit.Status() == 128+int(unix.SIGKILL) && c.r.cgroup.Used().OOMKills > 0
 			return exit, nil
 		}
 	}

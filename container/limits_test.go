@@ -50,6 +50,9 @@ func TestHostLimits(t *testing.T) {
 			"io.max", fmt.Sprintf("%d:%d rbps=max wbps=max riops=max wiops=100", disk[0], disk[1]), true},
 		{"weight", "io", workload.Resources{Host: &workload.HostLimits{IOWeight: 500}},
 			"blkio.weight blkio.bfq.weight", "500", "io.weight io.bfq.weight", "default 4950", true},
+		{"weight of a disk", "io", workload.Resources{Host: &workload.HostLimits{IOWeights: []workload.IOWeight{{Major: disk[0], Minor: disk[1], Weight: 500}}}},
+			"blkio.weight_device blkio.bfq.weight_device", fmt.Sprintf("%d:%d 500", disk[0], disk[1]),
+			"io.weight io.bfq.weight", fmt.Sprintf("default 100\n%d:%d 4950", disk[0], disk[1]), true},
 		{"huge pages", "hugetlb", workload.Resources{Host: &workload.HostLimits{HugePages: []workload.HugePages{{Size: "2MB", Bytes: 4 << 20}}}},
 			"hugetlb.2MB.limit_in_bytes", "4194304", "hugetlb.2MB.max", "4194304", true},
 	} {

@@ -317,7 +317,7 @@ func (r *run) follow(ctx context.Context, stdio workload.Stdio) (*workload.Exit,
 // about it.
 func (r *run) account(exit *workload.Exit) {
 	used := r.cgroup.Used()
-	exit.OOM = used.OOMKills > 0
+	exit.OOM = exit.Status() == 128+int(unix.SIGKILL) && used.OOMKills > 0
 	if used.PeakMemory > 0 {
 		r.rec.SetUsage(func(u *workload.Usage) {
 			if u.Memory == nil {

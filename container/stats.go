@@ -2,6 +2,10 @@ package container
 
 import (
 	"context"
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/procstat"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -23,7 +27,11 @@ func (c controller) Stats(context.Context) (workload.Stats, error) {
 	}
 	init := c.r.init.Pid
 	var threads, cpu int64
-	for _, pid := range procstat.Tree(append(pids, init)...) {
+	list := procstat.Tree(append(pids, init)...)
+	if s.BlockRead == workload.Unknown {
+		s.BlockRead, s.BlockWritten = storage(list)
+	}
+	for _, pid := range list {
 		u, err := procstat.Of(pid)
 		if err != nil {
 			continue // it has just ended
@@ -43,4 +51,19 @@ func (c controller) Stats(context.Context) (workload.Stats, error) {
 		s.NetworkIn, s.NetworkOut = in, out
 	}
 	return s, nil
+}
+
+// storage is what processes have had read from and written to storage.
+func storage(list []int) (read, written int64) {
+	for _, pid := range list {
+		r, w, err := procstat.Storage(pid)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it has just ended
+		}
+		if err != nil {
+			return workload.Unknown, workload.Unknown
+		}
+		read, written = read+r, written+w
+	}
+	return read, written
 }

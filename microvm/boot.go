@@ -37,6 +37,10 @@ type BootOptions struct {
 	// OnStats, if set, is called every StatsEvery while the guest runs.
 	OnStats    func(vmm.Stats)
 	StatsEvery time.Duration
+	// Ask has OnAnswer called with what the machine has cost so far, without
+	// Resident; both nil for never.
+	Ask      <-chan struct{}
+	OnAnswer func(vmm.Stats)
 	// OnEvent, if set, is called as the machine comes up, with nanoseconds of
 	// CLOCK_MONOTONIC_RAW.
 	OnEvent func(vmm.Event, int64)
@@ -262,6 +266,8 @@ func (o *BootOptions) attend(vm *vmm.VM) (stop func()) {
 			case <-shutdown:
 				shutdown = nil
 				_ = vm.PowerButton() // a guest that has ended needs it no more
+			case <-o.Ask:
+				o.OnAnswer(vm.Stats())
 			case <-tick:
 				s := vm.Stats()
 				s.Resident = vm.Resident()

@@ -53,7 +53,8 @@ func command(args ...string) workload.Spec {
 
 // Further commands in a running machine have streams, statuses and ids of their own.
 func TestGuestExec(t *testing.T) {
-	c, end := running(t, guestOnly(t), nil)
+	limits := []workload.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 64, Hard: 128}, {Resource: unix.RLIMIT_CORE, Soft: 4096, Hard: 8192}}
+	c, end := running(t, guestOnly(t), func(s *workload.Spec) { s.Rlimits, s.ShmBytes = limits, 8<<20 })
 	for name, tt := range map[string]struct {
 		spec   workload.Spec
 		in     string
@@ -67,7 +68,9 @@ func TestGuestExec(t *testing.T) {
 		"no program": {spec: command("/noexec"), status: 126},
 		"both":       {spec: command("/helper", "both"), out: "to stdout", errs: "to stderr"},
 		"input":      {spec: command("/helper", "cat"), in: strings.Repeat("in", 500_000), out: strings.Repeat("in", 500_000)},
-		"left":       {spec: command("/helper", "leave"), out: "left\n"},
+		"limits": {spec: workload.Spec{ID: "-", Argv: []string{"/helper", "limits"}, Rlimits: limits},
+			out: "limits 128 4096 8192\nsleep 128 4096 8192\nshm 8388608\n"},
+		"left": {spec: command("/helper", "leave"), out: "left\n"},
 		"user": {spec: workload.Spec{ID: "-", Argv: []string{"/helper", "where"}, Env: []string{"X=y"}, Cwd: "/tmp",
 			User: workload.User{UID: 7, GID: 8}}, out: "7 8 /tmp y\n"},
 	} {
@@ -83,7 +86,8 @@ func TestGuestExec(t *testing.T) {
 			}
 		})
 	}
-	if s, err := c.Stats(t.Context()); err != nil || s.CPUNs <= 0 || s.Memory < 16<<20 || s.MemoryLimit != DefaultMemory {
+	s, err := c.Stats(t.Context())
+	if err != nil || s.CPUNs <= 0 || s.Memory < 16<<20 || s.MemoryLimit != DefaultMemory || s.Pids < 2 || s.NetworkIn != 0 || s.BlockRead < 0 || s.BlockWritten < 0 {
 		t.Errorf("%+v, %v", s, err)
 	}
 	if exit := end(); exit.Signal != 9 {

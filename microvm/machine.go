@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,11 @@ type machine struct {
 	restored    bool          // from a snapshot, not booted
 	monitor     atomic.Int64  // its process; 0 is this one
 	over        chan struct{} // closed when the run is over
+	session     *agentproto.Session
+	pids        int64 // the limit, 0 for none
+	asking      sync.Mutex
+	ask         chan struct{}  // to the monitor, for an answer
+	answers     chan vmm.Stats // holds one
 
 	stats vmm.Stats // when it has ended
 	cost  cost
@@ -45,6 +51,9 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 		console:     &console.Tail{Also: r.Console},
 		bootTimeout: cmp.Or(r.BootTimeout, DefaultBootTimeout),
 		over:        make(chan struct{}),
+		pids:        spec.Resources.Pids,
+		ask:         make(chan struct{}),
+		answers:     make(chan vmm.Stats, 1),
 	}
 	m.options = BootOptions{
 		Serial: m.console, Trace: r.Trace, NoJail: r.NoJail, Warn: r.Warn,
@@ -53,6 +62,8 @@ func (r Runner) newMachine(spec workload.Spec, memory uint64, rec *workload.Reco
 		onCost:    func(c cost) { m.cost = c },
 		connected: func() { m.connected.Store(true) },
 		onProcess: func(pid int) { m.monitor.Store(int64(pid)) },
+		Ask:       m.ask,
+		OnAnswer:  m.answer,
 	}
 	if r.Log != nil {
 		m.options.onStep = rec.AddStep

@@ -16,6 +16,7 @@ import (
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/kernel"
 	"github.com/duplex-run/duplex/lab"
+	hostbridge "github.com/duplex-run/duplex/network/bridge"
 	"github.com/duplex-run/duplex/network/user"
 )
 
@@ -33,6 +34,10 @@ var (
 func TestMain(m *testing.M) {
 	underAttack = attack
 	UserNetworks.New = func() (UserNetwork, error) { return user.New(user.Config{}) }
+	BridgeNetwork = func() (BridgePort, *os.File, error) {
+		p, f, err := hostbridge.JoinTAP()
+		return p, f, err
+	}
 	UserNetworks.Plan = func() (agentproto.Network, error) { return user.GuestPlan(user.Config{}) }
 	Init()
 	if os.Args[0] == parentName {

@@ -94,10 +94,10 @@ func (m *monitor) boot(in *receiver, s setup) (vmm.Exit, vmm.Stats, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	power := make(chan struct{})
-	go obey(in, cancel, power)
+	power, ask := make(chan struct{}), make(chan struct{}, 1)
+	go obey(in, cancel, power, ask)
 	o := m.options(s, files)
-	o.Shutdown = power
+	o.Shutdown, o.Ask = power, ask
 	if o.restore, err = unpackRestoring(files); err != nil {
 		return vmm.Exit{}, vmm.Stats{}, err
 	}
@@ -105,7 +105,7 @@ func (m *monitor) boot(in *receiver, s setup) (vmm.Exit, vmm.Stats, error) {
 }
 
 // obey follows the parent's orders.
-func obey(in *receiver, stop func(), power chan<- struct{}) {
+func obey(in *receiver, stop func(), power, ask chan<- struct{}) {
 	for {
 		var got order
 		if err := in.receive(&got); err != nil {
@@ -117,6 +117,12 @@ func obey(in *receiver, stop func(), power chan<- struct{}) {
 		}
 		if got.Lean != nil {
 			lean.Settle(got.Lean)
+		}
+		if got.Count {
+			select {
+			case ask <- struct{}{}:
+			default: // one answer serves both
+			}
 		}
 		if got.Power && power != nil {
 			close(power)
@@ -135,6 +141,7 @@ func (m *monitor) options(s setup, files unpacked) BootOptions {
 		OnEvent:   func(e vmm.Event, ns int64) { _ = m.tell(note{Kind: noteEvent, Value: int(e), Ns: ns}) },
 		onMark:    func(v byte, ns int64) { _ = m.tell(note{Kind: noteMark, Value: int(v), Ns: ns}) },
 		connected: func() { _ = m.tell(note{Kind: noteConnected}) },
+		OnAnswer:  func(st vmm.Stats) { _ = m.tell(note{Kind: noteAnswer, Stats: bounded(st)}) },
 		onCost:    func(c cost) { m.private = c.private },
 		confine:   func() (func() error, error) { return m.confine(s) },
 		onSaved:   func() { _ = m.tell(note{Kind: noteSaved}) },

@@ -223,15 +223,7 @@ func (p *process) follow(ctx context.Context) {
 	})
 	defer stop()
 	defer time.AfterFunc(startTime, p.settle).Stop()
-	if p.o.Shutdown != nil {
-		go func() {
-			select {
-			case <-p.o.Shutdown:
-				_ = send(p.control, order{Power: true}) // a guest that has ended needs it no more
-			case <-done:
-			}
-		}()
-	}
+	go p.passOn(done)
 	in := &receiver{f: p.control}
 	for {
 		n := note{}
@@ -242,6 +234,23 @@ func (p *process) follow(ctx context.Context) {
 			return
 		}
 		p.note(n)
+	}
+}
+
+// passOn sends the monitor what comes from outside, until done is closed. One that
+// has ended needs none of it.
+func (p *process) passOn(done <-chan struct{}) {
+	shutdown := p.o.Shutdown
+	for {
+		select {
+		case <-shutdown:
+			shutdown = nil
+			_ = send(p.control, order{Power: true})
+		case <-p.o.Ask:
+			_ = send(p.control, order{Count: true})
+		case <-done:
+			return
+		}
 	}
 }
 
@@ -279,6 +288,8 @@ func (p *process) note(n note) {
 		p.o.onSaved()
 	case n.Kind == noteStats && n.Stats != nil && p.o.OnStats != nil:
 		p.o.OnStats(*n.Stats)
+	case n.Kind == noteAnswer && n.Stats != nil && p.o.OnAnswer != nil:
+		p.o.OnAnswer(*n.Stats)
 	case n.Kind == noteJailed && n.Layers != nil && p.o.Warn != nil:
 		for _, missing := range n.Layers.Missing() {
 			p.o.Warn("the monitor's jail has " + missing)

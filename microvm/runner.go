@@ -142,6 +142,7 @@ func (r Runner) session(m *machine, spec workload.Spec, started time.Time, rec *
 		Stdout: m.streams[agentproto.Stdout], Stderr: m.streams[agentproto.Stderr],
 		Recorder: rec, OnLog: r.Log,
 	}
+	m.session = s
 	if running != nil {
 		s.OnStarted = func() { running(controller{m}) }
 	}

@@ -35,6 +35,7 @@ type setup struct {
 type order struct {
 	Stop  bool // end the run
 	Power bool // press the power button
+	Count bool // say what the machine has cost so far
 	// Lean says that the start is over: the program's pages to give back.
 	Lean []lean.Pages `json:",omitzero"`
 }
@@ -62,6 +63,7 @@ const (
 	noteConnected noteKind = "connected"
 	noteJailed    noteKind = "jailed"
 	noteStats     noteKind = "stats"
+	noteAnswer    noteKind = "answer"
 	noteSaved     noteKind = "saved"
 	noteEnded     noteKind = "ended" // the last one
 )

@@ -45,7 +45,18 @@ func TestParseRefuses(t *testing.T) {
 		{"NUMA flags", func(s *specs.Spec) {
 			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "0", Flags: []specs.MemoryPolicyFlagType{"x"}}
 		}, "linux.memoryPolicy.flags"},
-		{"interfaces", func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}} }, "linux.netDevices is not supported"},
+		{"interface of no name", func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"../eth0": {}} }, "is not the name of an interface"},
+		{"interface to no name", func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {Name: "%d%d"}} }, "is not a name for an interface"},
+		{"interface with a long name", func(s *specs.Spec) {
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {Name: "sixteen-letters-"}}
+		}, "is not a name for an interface"},
+		{"interfaces of one name", func(s *specs.Spec) {
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {Name: "eth1"}, "eth1": {}}
+		}, "eth0 and eth1 are both to be eth1"},
+		{"interfaces without namespace", func(s *specs.Spec) {
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}}
+			s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
+		}, "linux.netDevices: it needs a network namespace"},
 		{"RDMA", func(s *specs.Spec) { s.Linux.Resources.Rdma = map[string]specs.LinuxRdma{"m": {}} }, "linux.resources.rdma is not supported"},
 		{"Windows", func(s *specs.Spec) { s.Windows = &specs.Windows{} }, "windows is not supported"},
 		{"VM", func(s *specs.Spec) { s.VM = &specs.VM{} }, "vm is not supported"},

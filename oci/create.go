@@ -337,6 +337,9 @@ func (c *Container) follow(ctx context.Context, o CreateOptions, p *handshake.Pl
 			return &handshake.StepError{Step: "set process.oomScoreAdj", Err: err}
 		}
 	}
+	if err := c.moveNetDevices(); err != nil {
+		return err
+	}
 	p.State = c.stateJSON(specs.StateCreated)
 	first := handshake.Message{Kind: handshake.KindPlan, Plan: p}
 	if c.VM != nil { // its supervisor reads the state

@@ -6,9 +6,14 @@
 //
 // config.json is parsed and checked without a look at the host (Parse, with a
 // fuzz target), then turned into a handshake.Plan: typed data, in which names,
-// options and defaults are resolved. The container's own process, package
-// container/inside, executes the plan, in the namespaces it was started in, and
-// becomes the program in the end: there is no process between it and the engine.
+// options and defaults are resolved. Package container/inside executes the plan, in
+// one of two ways. The usual one (direct.go): a thread of the creator enters the
+// container's namespaces, but that of processes, and builds the file system; the
+// container's first process is a script of system calls, with no runtime
+// (container/script). What that cannot do (canDirect) has a process of Go's in the
+// container, which builds it from inside. Both leave the program the same
+// (TestDirectIsTheSame). Either first process becomes the program in the end: there
+// is no process between it and the engine.
 //
 // A container is a directory below the root of the state: state.json, a lock,
 // and until start the socket that the container's process waits at. Every

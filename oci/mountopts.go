@@ -158,7 +158,7 @@ func mountOption(out *handshake.Mount, o string, bind bool) error {
 		return unsupported("option "+o, "it is another runtime's")
 	}
 	if slices.Contains(refusedOptions, o) {
-		return unsupported("option "+o, "mounts are made once")
+		return unsupported("option "+o, "every mount is made once, with its options: give them to the entry that makes it")
 	}
 	if set, ok := superOptions[o]; ok && (bind && set) {
 		return unsupported("option "+o, "a bind mount does not change its file system")

@@ -17,7 +17,7 @@ func validate(s *specs.Spec) error {
 	}
 	for _, check := range []func(*specs.Spec) error{
 		otherPlatforms, checkRoot, checkProcess, checkNamespaces, checkIDMaps,
-		checkMounts, checkHooks, checkSysctls, checkDevices, checkNotSupported, checkPaths, checkLandlock,
+		checkMounts, checkHooks, checkSysctls, checkDevices, checkNetDevices, checkNotSupported, checkPaths, checkLandlock,
 	} {
 		if err := check(s); err != nil {
 			return err
@@ -141,8 +141,6 @@ func checkNotSupported(s *specs.Spec) error {
 		return unsupported("linux.mountLabel", "duplex does not set SELinux labels")
 	case l.IntelRdt != nil:
 		return unsupported("linux.intelRdt", "duplex does not manage resctrl")
-	case len(l.NetDevices) > 0:
-		return unsupported("linux.netDevices", "duplex does not move network interfaces")
 	case l.Resources != nil && len(l.Resources.Rdma) > 0:
 		return unsupported("linux.resources.rdma", "duplex does not manage RDMA")
 	}

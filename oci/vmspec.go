@@ -271,6 +271,8 @@ func (g *guestPlan) rest(s *specs.Spec, _ string) error {
 		return err
 	case p&unix.MS_SHARED != 0:
 		return notInVM("linux.rootfsPropagation "+l.RootfsPropagation, "mounts of the guest do not reach the host")
+	case len(l.NetDevices) > 0:
+		return notInVM("linux.netDevices", "the guest has a kernel of its own; put the interface into the bundle's network namespace instead")
 	case l.Seccomp != nil && l.Seccomp.ListenerPath != "":
 		return notInVM("linux.seccomp.listenerPath", "the descriptor would be of the guest's kernel")
 	}

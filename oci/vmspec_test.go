@@ -112,6 +112,7 @@ func TestPlanGuestRefuses(t *testing.T) {
 		"shared mount": {func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/m", Type: "bind", Source: "/m", Options: []string{"rshared", "rbind"}})
 		}, "shared"},
+		"interfaces":  {func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}} }, "linux.netDevices in a microVM"},
 		"shared root": {func(s *specs.Spec) { s.Linux.RootfsPropagation = "rshared" }, "rootfsPropagation"},
 		"io weight": {func(s *specs.Spec) {
 			s.Linux.Resources = &specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: &weight}}

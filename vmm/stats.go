@@ -29,6 +29,9 @@ type Stats struct {
 	// KernelBytes and InitrdBytes were put into guest memory before the run;
 	// DiskBytes is what the guest has read from its disks.
 	KernelBytes, InitrdBytes, DiskBytes uint64
+	// NetworkIn and NetworkOut are the bytes of the frames that the guest received
+	// and sent.
+	NetworkIn, NetworkOut uint64
 }
 
 // maxReason is above every exit reason that KVM has, so far 40.
@@ -79,6 +82,10 @@ func (v *VM) Stats() Stats {
 		s.Kicks = append(s.Kicks, w.kicked.Load())
 		if d, ok := v.cfg.Devices[i].(interface{ BytesRead() uint64 }); ok {
 			s.DiskBytes += d.BytesRead()
+		}
+		if d, ok := v.cfg.Devices[i].(interface{ Traffic() (in, out uint64) }); ok {
+			in, out := d.Traffic()
+			s.NetworkIn, s.NetworkOut = s.NetworkIn+in, s.NetworkOut+out
 		}
 	}
 	return s

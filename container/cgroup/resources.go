@@ -90,7 +90,7 @@ func resources(r workload.Resources) *specs.LinuxResources {
 		quota := max(int64(math.Round(r.CPUs*float64(period))), 1000) // the kernel's minimum is 1 ms
 		res.CPU.Period, res.CPU.Quota = &period, &quota
 	}
-	if h.IOWeight > 0 || len(h.IO) > 0 {
+	if h.IOWeight > 0 || len(h.IOWeights) > 0 || len(h.IO) > 0 {
 		res.BlockIO = blockIO(h)
 	}
 	for _, p := range h.HugePages {
@@ -101,6 +101,11 @@ func resources(r workload.Resources) *specs.LinuxResources {
 
 func blockIO(h *workload.HostLimits) *specs.LinuxBlockIO {
 	b := &specs.LinuxBlockIO{Weight: &h.IOWeight}
+	for _, w := range h.IOWeights {
+		d := specs.LinuxWeightDevice{Weight: &w.Weight}
+		d.Major, d.Minor = w.Major, w.Minor
+		b.WeightDevice = append(b.WeightDevice, d)
+	}
 	for _, l := range h.IO {
 		list := map[[2]bool]*[]specs.LinuxThrottleDevice{
 			{false, false}: &b.ThrottleReadBpsDevice, {true, false}: &b.ThrottleWriteBpsDevice,

@@ -171,7 +171,8 @@ func v2BlockIO(b *specs.LinuxBlockIO) ([]Write, error) {
 	return out, nil
 }
 
-// ioWeightWrite sets a weight, of which the BFQ scheduler has its own file.
+// ioWeightWrite sets a weight, of which the BFQ scheduler has its own file, with
+// v1's range.
 func ioWeightWrite(of string, weight uint16) Write {
-	return Write{Controller: "io", File: "io.weight", Value: of + u64(ioWeight(weight)), Or: "io.bfq.weight"}
+	return Write{Controller: "io", File: "io.weight", Value: of + u64(ioWeight(weight)), Or: "io.bfq.weight", OrValue: of + u64(uint64(weight))}
 }

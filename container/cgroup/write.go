@@ -21,8 +21,9 @@ type Write struct {
 	// Optional: a kernel without the file keeps the default, which is what the
 	// value means or cannot be told from it.
 	Optional bool
-	// Or is another name of the file, on other kernels.
-	Or string
+	// Or is another name of the file, on other kernels, where OrValue, if it is not
+	// empty, means the same.
+	Or, OrValue string
 }
 
 // Writes are what limits come to in files of cgroup v1 or v2, in the order to
@@ -68,7 +69,11 @@ func (w Write) put(dir string) error {
 	}
 	err := WriteFile(filepath.Join(dir, w.File), w.Value)
 	if errors.Is(err, os.ErrNotExist) && w.Or != "" {
-		err = WriteFile(filepath.Join(dir, w.Or), w.Value)
+		if w.OrValue != "" {
+			w.Value = w.OrValue
+		}
+		w.File = w.Or
+		err = WriteFile(filepath.Join(dir, w.File), w.Value)
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		if w.Optional {

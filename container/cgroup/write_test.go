@@ -2,6 +2,8 @@ package cgroup
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -92,6 +94,27 @@ func FuzzParseList(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The BFQ scheduler's weights, where the kernel has no others, are v1's.
+func TestOtherFile(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"io.bfq.weight", "blkio.bfq.weight", "blkio.bfq.weight_device"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	res := &specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: ptr(uint16(500))}}
+	for v2, want := range map[bool]string{false: "blkio.bfq.weight 500", true: "io.bfq.weight default 500"} {
+		list, err := Writes(res, v2)
+		if err != nil || PutAll(list, func(string) string { return dir }) != nil {
+			t.Fatal(list, err)
+		}
+		name, value, _ := strings.Cut(want, " ")
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != value {
+			t.Errorf("%s: %q, %v, want %q", name, got, err, value)
+		}
+	}
 }
 
 func TestWeight(t *testing.T) {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"strconv"
 	"syscall"
 
@@ -23,55 +22,50 @@ func sizeShm(size int64) error {
 	return nil
 }
 
-var errLimits = errors.New("set the resource limits")
-
-// forkExec starts the command, with its resource limits. They are set from
-// outside, while it stands still for its tracer (ptrace(2)) before its first
-// instruction: limits of this process's own would hit the agent. Only the workload has limits,
-// which is started before anything waits for other children: that would see it
-// stop, too.
-func forkExec(path string, spec *workload.Spec, attr *syscall.ProcAttr) (int, error) {
-	if len(spec.Rlimits) > 0 {
-		runtime.LockOSThread() // the tracer is a thread
-		defer runtime.UnlockOSThread()
-		attr.Sys.Ptrace = true
-	}
-	pid, err := syscall.ForkExec(path, spec.Argv, attr)
-	if err != nil {
-		return 0, err
-	}
-	if len(spec.Rlimits) == 0 {
-		return pid, nil
-	}
-	if err := setRlimits(pid, spec.Rlimits); err != nil {
-		_ = unix.Kill(pid, unix.SIGKILL)
-		return 0, fmt.Errorf("%w: %w", errLimits, err)
-	}
-	return pid, nil
-}
-
-// setRlimits waits for the child to stop, sets its limits and lets it go on.
-func setRlimits(pid int, limits []workload.Rlimit) error {
-	var (
-		ws  syscall.WaitStatus
-		err error
-	)
-	for {
-		_, err = syscall.Wait4(pid, &ws, 0, nil)
-		if !errors.Is(err, syscall.EINTR) {
-			break
-		}
-	}
-	if err == nil && !ws.Stopped() {
-		err = fmt.Errorf("it ended early: %#x", uint32(ws))
-	}
+// limits sets the resource limits of a child that was started to be traced by this
+// thread (ptrace(2)), which stands still before its first instruction, and lets it
+// go on. This process's own limits would hit the agent.
+func (c *children) limits(pid int, ch child, limits []workload.Rlimit) error {
+	err := c.awaitStop(pid, ch)
 	for _, l := range limits {
 		if err == nil {
 			err = unix.Prlimit(pid, l.Resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil)
 		}
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = syscall.PtraceDetach(pid)
 	}
-	return syscall.PtraceDetach(pid)
+	if err != nil {
+		c.kill(pid)
+		return fmt.Errorf("set the resource limits: %w", err)
+	}
+	return nil
+}
+
+// awaitStop waits until a child that this thread traces stands still.
+func (c *children) awaitStop(pid int, ch child) error {
+	early := func(ws syscall.WaitStatus) error { return fmt.Errorf("it ended early: %#x", uint32(ws)) }
+	c.mu.Lock()
+	reaping := c.reaping
+	c.mu.Unlock()
+	if reaping {
+		select {
+		case <-ch.stopped:
+			return nil
+		case ws := <-ch.ended:
+			ch.ended <- ws
+			return early(ws)
+		}
+	}
+	for {
+		var ws syscall.WaitStatus
+		_, err := syscall.Wait4(pid, &ws, 0, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err == nil && !ws.Stopped():
+			return early(ws)
+		default:
+			return err
+		}
+	}
 }

@@ -12,30 +12,36 @@ import (
 // everybody's orphans, are reaped in one place.
 type children struct {
 	mu      sync.Mutex
-	waiting map[int]chan syscall.WaitStatus
+	waiting map[int]child
+	reaping bool // reap tells of everything, and nobody else waits
 	ended   bool
+}
+
+// child is one that is waited for.
+type child struct {
+	ended   chan syscall.WaitStatus
+	stopped chan struct{} // for its tracer, the first time
 }
 
 var errEnded = errors.New("the workload has ended")
 
 // start calls fork and returns what tells how its child ended. It fails once the
 // workload has ended: nothing outlives it.
-func (c *children) start(fork func() (int, error)) (int, <-chan syscall.WaitStatus, error) {
+func (c *children) start(fork func() (int, error)) (int, child, error) {
 	c.mu.Lock() // a child may end before it is noted down
 	defer c.mu.Unlock()
 	if c.ended {
-		return 0, nil, errEnded
+		return 0, child{}, errEnded
 	}
 	pid, err := fork()
 	if err != nil {
-		return 0, nil, err
+		return 0, child{}, err
 	}
 	if c.waiting == nil {
-		c.waiting = map[int]chan syscall.WaitStatus{}
+		c.waiting = map[int]child{}
 	}
-	end := make(chan syscall.WaitStatus, 1)
-	c.waiting[pid] = end
-	return pid, end, nil
+	c.waiting[pid] = child{make(chan syscall.WaitStatus, 1), make(chan struct{}, 1)}
+	return pid, c.waiting[pid], nil
 }
 
 // signal signals a child that has not been reaped.
@@ -57,6 +63,13 @@ func (c *children) kill(pid int) {
 	}
 }
 
+// leave leaves all waiting to reap from now on.
+func (c *children) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reaping = true
+}
+
 // reap reaps until the workload's process and everything else is gone.
 func (c *children) reap(workload int) {
 	for {
@@ -69,9 +82,20 @@ func (c *children) reap(workload int) {
 			return
 		}
 		c.mu.Lock()
-		if end, ok := c.waiting[pid]; ok {
+		ch, ok := c.waiting[pid]
+		if ws.Stopped() {
+			if ok {
+				select {
+				case ch.stopped <- struct{}{}:
+				default:
+				}
+			}
+			c.mu.Unlock()
+			continue
+		}
+		if ok {
 			delete(c.waiting, pid)
-			end <- ws
+			ch.ended <- ws
 		}
 		if pid == workload {
 			c.ended = true

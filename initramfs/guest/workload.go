@@ -14,6 +14,7 @@ import (
 
 	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/launch"
+	"github.com/duplex-run/duplex/internal/procstat"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -57,6 +58,7 @@ func serve(h *host, l links, start *agentproto.Start, saved *stage) error {
 		go w.obey(h)
 		return finish(h, l, files, &agentproto.Exit{Exit: *exit})
 	}
+	kids.leave()
 	if err := (&commands{kids: kids, limits: start.Spec.Resources}).listen(l[agentproto.Further]); err != nil {
 		return fail("start the command", err)
 	}
@@ -201,18 +203,24 @@ func startProcess(spec *workload.Spec, path string, l links, group *os.File, kid
 	if group != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
 	}
-	r.pid, r.ended, err = kids.start(func() (int, error) { return forkExec(path, spec, attr) })
+	if len(spec.Rlimits) > 0 {
+		runtime.LockOSThread() // the tracer is a thread
+		defer runtime.UnlockOSThread()
+		attr.Sys.Ptrace = true
+	}
+	pid, ch, err := kids.start(func() (int, error) { return syscall.ForkExec(path, spec.Argv, attr) })
+	r.pid, r.ended = pid, ch.ended
 	runtime.KeepAlive(child)
 	if errors.Is(err, errEnded) {
 		return r, nil, err
 	}
-	if errors.Is(err, errLimits) {
-		return nil, nil, err
-	}
 	if err != nil {
 		return r, launch.ExecFailed(spec.Argv[0], err), nil
 	}
-	return r, nil, nil
+	if len(spec.Rlimits) > 0 {
+		err = kids.limits(pid, ch, spec.Rlimits)
+	}
+	return r, nil, err
 }
 
 // obey carries out the host's messages until the control stream ends, which is
@@ -239,6 +247,8 @@ func (r *running) obey(h *host) {
 		case agentproto.Pulse:
 			interruptCPUs()
 			_ = h.send(&agentproto.Message{Type: agentproto.Pulse}) // a host that is gone ends the loop
+		case agentproto.Count:
+			_ = h.send(&agentproto.Message{Type: agentproto.Count, Pids: int32(procstat.Threads())})
 		}
 	}
 }
@@ -284,11 +294,11 @@ func (r *running) report(e workload.Exit) *agentproto.Exit {
 }
 
 func (r *running) exitOf(ws syscall.WaitStatus) workload.Exit {
-	if !ws.Signaled() {
-		return workload.Exit{Code: ws.ExitStatus()}
+	e := workload.Exit{Code: ws.ExitStatus()}
+	if ws.Signaled() {
+		e = workload.Exit{Signal: int(ws.Signal())}
 	}
-	e := workload.Exit{Signal: int(ws.Signal())}
-	e.OOM = ws.Signal() == syscall.SIGKILL && oomKills() > r.oomBefore
+	e.OOM = e.Status() == 128+int(syscall.SIGKILL) && oomKills() > r.oomBefore
 	return e
 }
 

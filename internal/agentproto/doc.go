@@ -15,6 +15,7 @@
 //	                     <-    start{spec, root, ...}
 //	started{pid}         ->          or failed{step, error}, or exit (126, 127)
 //	                     <-    signal, resize, stdin_eof, closed   (any number)
+//	count{pids}          ->    count                               (any number)
 //	log{text}            ->          only when the kernel command line asked for it
 //	exit{code, bytes}    ->
 //	returned{bytes}      ->          only when start asked for files

@@ -14,7 +14,7 @@ import (
 
 // Version is the protocol's version; agent and host are built together, so
 // they must be equal.
-const Version = 2
+const Version = 3
 
 // Type says what a Message is.
 type Type string
@@ -37,6 +37,8 @@ const (
 	Attach Type = "attach" // host, first on a stream of its own: Session, Stream; see ExecPort
 
 	Pulse Type = "pulse" // host: interrupt every CPU; agent: done; see Session.Pulse
+
+	Count Type = "count" // host: how many processes there are; agent: Pids
 )
 
 // Message is one control message; which fields count depends on Type.
@@ -49,6 +51,7 @@ type Message struct {
 	Step     string            `json:"step,omitempty"`
 	Error    string            `json:"error,omitempty"`
 	Bytes    uint64            `json:"bytes,omitempty"`
+	Pids     int32             `json:"pids,omitempty"`
 	Stream   string            `json:"stream,omitempty"`
 	Session  string            `json:"session,omitempty"`
 	Text     string            `json:"text,omitempty"`
@@ -188,6 +191,8 @@ func (m *Message) fromGuest() error {
 		ok = true
 	case Log:
 		ok = m.Text != ""
+	case Count:
+		ok = m.Pids >= 0
 	default:
 		return fmt.Errorf("unexpected message %q from the guest", m.Type)
 	}
@@ -212,7 +217,7 @@ func (m *Message) fromHost() error {
 	case Attach:
 		p, _ := PortNamed(m.Stream)
 		ok = slices.Contains(ExecPorts, p) && m.Session != "" && len(m.Session) <= maxSessionID
-	case StdinEOF, Pulse:
+	case StdinEOF, Pulse, Count:
 		ok = true
 	default:
 		return fmt.Errorf("unexpected message %q from the host", m.Type)

@@ -54,6 +54,8 @@ type Session struct {
 	// PhaseExited; may be nil.
 	Recorder *workload.Recorder
 
+	counting chan struct{} // has room for the one who asks for a count
+	counts   chan int64    // answers
 	send     sync.Mutex
 	alive    atomic.Int64 // when the agent last answered a pulse, Unix nanoseconds
 	messages chan *Message
@@ -72,6 +74,7 @@ func (s *Session) Run(ctx context.Context, start *Start, stdio workload.Stdio) (
 	stop := context.AfterFunc(ctx, s.close)
 	defer func() { cancel(); stop(); s.close() }()
 	s.messages, s.failed = make(chan *Message), make(chan error, 3)
+	s.counting, s.counts = make(chan struct{}, 1), make(chan int64, 1)
 	go s.readControl(ctx)
 
 	hello, exit, err := s.wait(ctx, stdio.Signals, true)
@@ -292,6 +295,13 @@ func (s *Session) readControl(ctx context.Context) {
 			s.alive.Store(time.Now().UnixNano())
 			continue
 		}
+		if m.Type == Count {
+			select {
+			case s.counts <- int64(m.Pids):
+			default: // nobody has asked
+			}
+			continue
+		}
 		if m.Type == Log {
 			if n := min(room, len(m.Text)); s.OnLog != nil && n > 0 {
 				room -= n
@@ -311,6 +321,30 @@ func (s *Session) write(m *Message) error {
 	s.send.Lock()
 	defer s.send.Unlock()
 	return Write(s.Control, m)
+}
+
+// Count asks the agent how many processes and threads there are beside its own and
+// the kernel's. Precondition: OnStarted was called.
+func (s *Session) Count(ctx context.Context) (int64, error) {
+	select {
+	case s.counting <- struct{}{}:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	defer func() { <-s.counting }()
+	select {
+	case <-s.counts: // the answer to somebody who waited no longer
+	default:
+	}
+	if err := s.write(&Message{Type: Count}); err != nil {
+		return 0, s.why(ctx, err)
+	}
+	select {
+	case n := <-s.counts:
+		return n, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 }
 
 // why names the reason of a failed read or write.

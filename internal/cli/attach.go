@@ -28,6 +28,9 @@ func runAttach(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := a.detachedOnly(r, "'duplex run -d' makes one to attach to; 'duplex exec' runs a further command in this one."); err != nil {
+		return err
+	}
 	interactive := r.Interactive && !*noStdin
 	if err := a.needsTerminal(r.TTY, interactive); err != nil {
 		return err

@@ -23,6 +23,7 @@ type limitFlags struct {
 	shares, quota, period  int64
 	cpus, mems             string
 	ioWeight               int64
+	ioWeights              []string
 	readBps, writeBps      []string
 	readOps, writeOps      []string
 	hugePages, ulimits     []string
@@ -45,6 +46,7 @@ func (l *limitFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&l.cpus, "cpuset-cpus", "", "run on the processors in `LIST` only, as 0-3,7")
 	fs.StringVar(&l.mems, "cpuset-mems", "", "memory of the NUMA nodes in `LIST` only")
 	fs.Int64Var(&l.ioWeight, "blkio-weight", 0, "share of busy disks: `N` of 10 to 1000")
+	fs.StringArrayVar(&l.ioWeights, "blkio-weight-device", nil, "share of one busy disk: `DEVICE:N`, N of 10 to 1000")
 	fs.StringArrayVar(&l.readBps, "device-read-bps", nil, "`DEVICE:SIZE` read a second at most")
 	fs.StringArrayVar(&l.writeBps, "device-write-bps", nil, "`DEVICE:SIZE` written a second at most")
 	fs.StringArrayVar(&l.readOps, "device-read-iops", nil, "`DEVICE:N` reads a second at most")
@@ -56,18 +58,19 @@ func (l *limitFlags) register(fs *pflag.FlagSet) {
 
 // containerOnly are the flags that a microVM refuses, with the reason.
 var containerOnly = map[string]string{
-	"memory-swap":        "a microVM has no swap, and the host does not swap its memory on its account",
-	"memory-reservation": "a microVM's memory is its own: give its size by --memory",
-	"cpu-shares":         "a microVM's share is its number of --cpus",
-	"cpuset-cpus":        "a microVM's vCPUs are threads of the host: start duplex under taskset(1)",
-	"cpuset-mems":        "a microVM's memory is allocated by duplex: start it under numactl(8)",
-	"blkio-weight":       "a microVM's disks are its own",
-	"device-read-bps":    "a microVM does not see the host's devices",
-	"device-write-bps":   "a microVM does not see the host's devices",
-	"device-read-iops":   "a microVM does not see the host's devices",
-	"device-write-iops":  "a microVM does not see the host's devices",
-	"hugetlb-limit":      "a microVM's huge pages are its own memory",
-	"oom-score-adj":      "inside a microVM there is nobody else to be killed",
+	"memory-swap":         "a microVM has no swap, and the host does not swap its memory on its account",
+	"memory-reservation":  "a microVM's memory is its own: give its size by --memory",
+	"cpu-shares":          "a microVM's share is its number of --cpus",
+	"cpuset-cpus":         "a microVM's vCPUs are threads of the host: start duplex under taskset(1)",
+	"cpuset-mems":         "a microVM's memory is allocated by duplex: start it under numactl(8)",
+	"blkio-weight":        "a microVM's disks are its own",
+	"blkio-weight-device": "a microVM does not see the host's devices",
+	"device-read-bps":     "a microVM does not see the host's devices",
+	"device-write-bps":    "a microVM does not see the host's devices",
+	"device-read-iops":    "a microVM does not see the host's devices",
+	"device-write-iops":   "a microVM does not see the host's devices",
+	"hugetlb-limit":       "a microVM's huge pages are its own memory",
+	"oom-score-adj":       "inside a microVM there is nobody else to be killed",
 }
 
 // parse checks the flags and what they say together with o's.
@@ -184,6 +187,16 @@ func (l *limitFlags) parseIO(h *workload.HostLimits, fs *pflag.FlagSet, _ *runOp
 		return fmt.Errorf("--blkio-weight=%d: out of range 10 to 1000", l.ioWeight)
 	}
 	h.IOWeight = uint16(l.ioWeight)
+	for _, v := range l.ioWeights {
+		d, err := ioLimit(v, true)
+		if err == nil && (d.Rate < 10 || d.Rate > 1000) {
+			err = fmt.Errorf("the weight is out of range 10 to 1000")
+		}
+		if err != nil {
+			return fmt.Errorf("--blkio-weight-device=%s: %w", v, err)
+		}
+		h.IOWeights = append(h.IOWeights, workload.IOWeight{Major: d.Major, Minor: d.Minor, Weight: uint16(d.Rate)})
+	}
 	for _, t := range []struct {
 		flag       string
 		list       []string

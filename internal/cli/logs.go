@@ -41,12 +41,21 @@ func runLogs(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	if !r.Detached {
-		return &workload.Error{Op: a.cmd.name, Err: fmt.Errorf("%s is in the foreground: it has the streams of who started it", nameOf(r)), Remedy: "'duplex run -d' keeps a log."}
+	if err := a.detachedOnly(r, "'duplex run -d' keeps a log."); err != nil {
+		return err
 	}
 	err = runs.Log(ctx, r.ID, lines, *follow, a.out, a.err)
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil // it has not written anything yet
 	}
 	return a.about(r, err)
+}
+
+// detachedOnly refuses a run in the foreground, whose workload has the streams of
+// who started it: duplex does not see what goes through them.
+func (a *app) detachedOnly(r runs.Record, remedy string) error {
+	if r.Detached {
+		return nil
+	}
+	return &workload.Error{Op: a.cmd.name, Err: fmt.Errorf("%s is in the foreground: it has the streams of who started it", nameOf(r)), Remedy: remedy}
 }

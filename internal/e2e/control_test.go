@@ -106,10 +106,17 @@ func TestControlDetached(t *testing.T) {
 			CPU         *float64 `json:"cpu_percent"`
 			Memory      int64    `json:"memory"`
 			MemoryLimit int64    `json:"memory_limit"`
+			Pids        int64    `json:"pids"`
+			NetworkIn   int64    `json:"network_in"`
+			NetworkOut  int64    `json:"network_out"`
+			Read        int64    `json:"block_read"`
+			Written     int64    `json:"block_written"`
 		}
 		r = duplex(t, nil, "stats", "--no-stream", "--json", "web")
 		if err := json.Unmarshal([]byte(r.stdout), &stats); err != nil || len(stats) != 1 || stats[0].CPU == nil || stats[0].Memory <= 0 || stats[0].MemoryLimit != 128<<20 {
 			t.Errorf("stats: %v, %q, %s", err, r.stdout, r.stderr)
+		} else if s := stats[0]; s.Pids < 2 || min(s.NetworkIn, s.NetworkOut, s.Read, s.Written) < 0 {
+			t.Errorf("stats: something is not known: %+v", s)
 		}
 		if r := duplex(t, nil, "stop", "-t", "60", "web"); r.status != 0 || r.stdout != "web\n" {
 			t.Errorf("stop: %d, %q, %s", r.status, r.stdout, r.stderr)
@@ -209,11 +216,14 @@ func TestControlBadInputs(t *testing.T) {
 		if r := duplex(t, nil, "wait", ended); r.stdout != "3\n" {
 			t.Errorf("wait: %q, %s", r.stdout, r.stderr)
 		}
+		front := startSleep(t, []string{"run", "--container", "--name=front"}) // either isolation will do
 		for _, tt := range []struct {
 			args   []string
 			status int
 			says   string
 		}{
+			{[]string{"logs", "front"}, 125, "front is in the foreground"},
+			{[]string{"attach", "front"}, 125, "front is in the foreground"},
 			{[]string{"exec", "nobody", "true"}, 125, `no such run: "nobody"`},
 			{[]string{"exec", "one"}, 125, "no command given"},
 			{[]string{"exec", "two", "true"}, 125, "not running"},
@@ -236,6 +246,9 @@ func TestControlBadInputs(t *testing.T) {
 			if r.status != tt.status || !strings.Contains(r.stderr, tt.says) || strings.Count(r.stderr, "\n") > 2 {
 				t.Errorf("%q: status %d, %q, want %d and %q", tt.args, r.status, r.stderr, tt.status, tt.says)
 			}
+		}
+		if r := duplex(t, nil, "kill", "front"); r.status != 0 || waitStatus(t, front) != 137 {
+			t.Errorf("kill: %s", r.stderr)
 		}
 		if r := duplex(t, nil, "rm", "-f", "one", "two"); r.status != 0 || r.stdout != "one\ntwo\n" {
 			t.Errorf("rm -f %s: %q, %s", id, r.stdout, r.stderr)

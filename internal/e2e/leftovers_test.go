@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"bufio"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +11,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/nftables"
+
+	"github.com/duplex-run/duplex/internal/testutil/freeport"
+	"github.com/duplex-run/duplex/internal/testutil/netns"
+	"github.com/duplex-run/duplex/network/bridge"
 )
 
 // footprint is everything of runs with this runtime directory that can be seen on
@@ -121,4 +129,92 @@ func TestEndedRunsLeaveNothing(t *testing.T) {
 			t.Errorf("left behind:\n%s\nbefore:\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
 		}
 	})
+}
+
+// duplex is killed while a run has a network and a published port; what the kernel
+// does not take with it, the next run does, which has the same port.
+func TestKilledRunsWithNetworks(t *testing.T) {
+	root := os.Geteuid() == 0
+	if root && !inLab() && !netns.Run(t) { // the lab is a host of its own
+		return
+	}
+	runtime := filepath.Join(t.TempDir(), "run")
+	t.Setenv("DUPLEX_RUNTIME", runtime)
+	forward, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := []string{"user"}
+	if root {
+		kinds = append(kinds, "bridge")
+	}
+	each(t, func(t *testing.T, run []string) {
+		before := footprint(t, runtime)
+		flags := []string{"-p", "127.0.0.1:" + freeport.On(t, "tcp") + ":80"}
+		for _, kind := range kinds {
+			killServing(t, concat(run, []string{"--network", kind}, flags), flags[1])
+		}
+		last := concat(run, []string{"--network", kinds[len(kinds)-1]}, flags)
+		if r := duplex(t, nil, concat(last, []string{image, "/helper", "exit", "3"})...); r.status != 3 || r.stderr != "" {
+			t.Errorf("the run after: status %d, stderr %q", r.status, r.stderr)
+		}
+		if after := append(footprint(t, runtime), networks(t)...); !slices.Equal(before, after) {
+			t.Errorf("left behind:\n%s\nbefore:\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
+		}
+	})
+	if now, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward"); err != nil || string(now) != string(forward) {
+		t.Errorf("forwarding is %q, was %q, %v", now, forward, err)
+	}
+}
+
+// networks is what bridges leave on this host.
+func networks(t *testing.T) (out []string) {
+	t.Helper()
+	links, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		if l.Name == bridge.Name || strings.HasPrefix(l.Name, "dx") {
+			out = append(out, "interface "+l.Name)
+		}
+	}
+	if c, err := nftables.New(); err == nil {
+		tables, _ := c.ListTables() // who may not see them has made none
+		for _, table := range tables {
+			if table.Name == "duplex" {
+				out = append(out, "nftables table")
+			}
+		}
+	}
+	if _, err := os.Stat("/run/duplex-bridge"); err == nil {
+		out = append(out, "the bridge's state")
+	}
+	return out
+}
+
+// killServing kills a run once its port leads to its workload.
+func killServing(t *testing.T, run []string, publish string) {
+	t.Helper()
+	cmd := exec.Command(bin, concat(run, []string{image, "/helper", "serve"})...)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	defer func() { _ = cmd.Process.Kill() }()
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "serving\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	c, err := net.Dial("tcp", strings.TrimSuffix(publish, ":80"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if line, err := bufio.NewReader(c).ReadString('\n'); line != "hello\n" {
+		t.Errorf("the port leads to %q, %v", line, err)
+	}
 }

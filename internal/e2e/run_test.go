@@ -38,6 +38,7 @@ func TestExitStatuses(t *testing.T) {
 		{"not executable", nil, []string{"/noexec"}, 126, "permission denied"},
 		{"directory", nil, []string{"/etc"}, 126, "/etc"},
 		{"no known format", nil, []string{"/garbage"}, 126, "exec format error"},
+		{"out of memory", []string{"-m", "128m"}, []string{"/helper", "eat"}, 137, "killed for want of memory"},
 		{"time-out", []string{"--timeout=2s"}, []string{"/helper", "sleep"}, 124, "timed out"},
 	}
 	each(t, func(t *testing.T, run []string) {

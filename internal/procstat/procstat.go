@@ -17,6 +17,7 @@ const userHZ = 100
 
 // Usage is what a process uses.
 type Usage struct {
+	Parent   int
 	CPUNs    int64 // of all its threads, in nanoseconds
 	Reaped   int64 // the same of the children it has waited for, and theirs
 	Threads  int64
@@ -36,19 +37,66 @@ func Of(pid int) (Usage, error) {
 func parse(stat []byte) (Usage, error) {
 	end := bytes.LastIndexByte(stat, ')') // of the name, which may hold anything
 	fields := bytes.Fields(stat[end+1:])
-	const state, utime, stime, cutime, cstime, threads, rss = 3, 14, 15, 16, 17, 20, 24
+	const state, ppid, utime, stime, cutime, cstime, threads, rss = 3, 4, 14, 15, 16, 17, 20, 24
 	if len(fields) <= rss-state {
 		return Usage{}, errors.New("/proc/PID/stat is cut short")
 	}
-	var n [6]int64
-	for i, f := range []int{utime, stime, cutime, cstime, threads, rss} {
+	var n [7]int64
+	for i, f := range []int{utime, stime, cutime, cstime, threads, rss, ppid} {
 		var err error
 		if n[i], err = strconv.ParseInt(string(fields[f-state]), 10, 64); err != nil {
 			return Usage{}, fmt.Errorf("/proc/PID/stat: %w", err)
 		}
 	}
 	const tick = 1e9 / userHZ
-	return Usage{CPUNs: (n[0] + n[1]) * tick, Reaped: (n[2] + n[3]) * tick, Threads: n[4], Resident: n[5] * int64(os.Getpagesize())}, nil
+	return Usage{Parent: int(n[6]), CPUNs: (n[0] + n[1]) * tick, Reaped: (n[2] + n[3]) * tick, Threads: n[4], Resident: n[5] * int64(os.Getpagesize())}, nil
+}
+
+// Threads counts the threads of all processes but init and the kernel's own.
+func Threads() (n int64) {
+	const init, kthreadd = 1, 2 // kernel threads are kthreadd's children
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == init {
+			continue
+		}
+		if u, err := Of(pid); err == nil && u.Parent != kthreadd && u.Parent != 0 { // else it has just ended
+			n += u.Threads
+		}
+	}
+	return n
+}
+
+// Storage is what a process, with the threads and children that it has waited for,
+// has had read from and written to storage, in bytes: not what was in memory
+// already. Another user's is not told, nor that of a process with more rights.
+func Storage(pid int) (read, written int64, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	return parseStorage(b)
+}
+
+// parseStorage reads /proc/PID/io (proc_pid_io(5)).
+func parseStorage(b []byte) (read, written int64, err error) {
+	found := 0
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(line, ":")
+		to := map[string]*int64{"read_bytes": &read, "write_bytes": &written}[name]
+		if to == nil {
+			continue
+		}
+		found++
+		if *to, err = strconv.ParseInt(strings.TrimSpace(value), 10, 64); err != nil {
+			return 0, 0, fmt.Errorf("/proc/PID/io: %w", err)
+		}
+	}
+	if found != 2 {
+		return 0, 0, errors.New("/proc/PID/io is cut short")
+	}
+	return read, written, nil
 }
 
 // maxProcesses bounds a Tree.

@@ -304,7 +304,7 @@ func (s *Server) spec(cmd *Command) (workload.Spec, error) {
 	w := s.target.Spec
 	spec := workload.Spec{
 		ID: w.ID, Argv: cmd.Argv, Env: slices.Clone(w.Env), Cwd: w.Cwd, User: w.User, Hostname: w.Hostname,
-		TTY: cmd.TTY, Size: cmd.Size, Interactive: cmd.Interactive,
+		TTY: cmd.TTY, Size: cmd.Size, Interactive: cmd.Interactive, Rlimits: w.Rlimits,
 	}
 	if cmd.Cwd != "" {
 		spec.Cwd = cmd.Cwd

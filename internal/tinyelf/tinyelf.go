@@ -1,12 +1,11 @@
-// Package tinyelf writes static programs of a few instructions, for tests and
-// benchmarks of what starts programs.
+// Package tinyelf writes static programs of a few instructions, for the first
+// process of a container, and for tests and benchmarks of what starts programs.
+//
+// It does without package elf, which programs that have to start quickly should not
+// link.
 package tinyelf
 
-import (
-	"bytes"
-	"debug/elf"
-	"encoding/binary"
-)
+import "encoding/binary"
 
 // Exit returns the instructions that end a process with that status.
 func Exit(status byte) []byte {
@@ -14,21 +13,36 @@ func Exit(status byte) []byte {
 	return []byte{0xbf, status, 0, 0, 0, 0xb8, 231, 0, 0, 0, 0x0f, 0x05}
 }
 
+// Sizes of the headers (elf(5)).
+const (
+	fileHeader    = 64
+	programHeader = 56
+)
+
 // Program returns code as an executable for x86-64 that is loaded at base, a
 // multiple of the page size.
 func Program(base uint64, code []byte) []byte {
-	const offset = 64 + 56
-	h := elf.Header64{
-		Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1,
-		Entry: base + offset, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1,
-	}
-	copy(h.Ident[:], elf.ELFMAG)
-	h.Ident[elf.EI_CLASS], h.Ident[elf.EI_DATA], h.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), 1
+	const offset = fileHeader + programHeader
 	size := offset + uint64(len(code))
-	p := elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Vaddr: base, Filesz: size, Memsz: size, Align: 4096}
-	var b bytes.Buffer
-	for _, v := range []any{&h, &p, code} {
-		_ = binary.Write(&b, binary.LittleEndian, v) // fixed sizes, into memory
+	le := binary.LittleEndian
+	b := make([]byte, 0, size)
+	b = append(b, 0x7f, 'E', 'L', 'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0) // 64 bits, little-endian
+	for _, v := range []uint16{2, 62} {                                    // ET_EXEC, EM_X86_64
+		b = le.AppendUint16(b, v)
 	}
-	return b.Bytes()
+	b = le.AppendUint32(b, 1)                                  // EV_CURRENT
+	for _, v := range []uint64{base + offset, fileHeader, 0} { // entry, program headers, sections
+		b = le.AppendUint64(b, v)
+	}
+	b = le.AppendUint32(b, 0) // flags
+	for _, v := range []uint16{fileHeader, programHeader, 1, 0, 0, 0} {
+		b = le.AppendUint16(b, v)
+	}
+	for _, v := range []uint32{1, 4 | 1} { // PT_LOAD, readable and executable
+		b = le.AppendUint32(b, v)
+	}
+	for _, v := range []uint64{0, base, 0, size, size, 4096} { // offset, address, physical one, sizes, alignment
+		b = le.AppendUint64(b, v)
+	}
+	return append(b, code...)
 }

@@ -21,7 +21,8 @@ type Exit struct {
 	Signal int `json:"signal,omitempty"`
 	// TimedOut says that duplex killed it because of Spec.Timeout.
 	TimedOut bool `json:"timed_out,omitempty"`
-	// OOM says that the kernel killed it for want of memory, where that is known.
+	// OOM says that it ended with 137 and the kernel has killed for want of memory, it
+	// or a program that it was about.
 	OOM bool `json:"oom,omitempty"`
 	// Message explains a 126 or 127 ("exec: \"foo\": not found in $PATH").
 	Message string `json:"message,omitempty"`

@@ -132,6 +132,7 @@ type HostLimits struct {
 	CPUSet    string      `json:"cpu_set,omitempty"`
 	MemSet    string      `json:"mem_set,omitempty"`
 	IOWeight  uint16      `json:"io_weight,omitempty"` // 10 to 1000
+	IOWeights []IOWeight  `json:"io_weights,omitempty"`
 	IO        []IOLimit   `json:"io,omitempty"`
 	HugePages []HugePages `json:"huge_pages,omitempty"`
 	// OOMScoreAdj of the workload; nil leaves it.
@@ -146,6 +147,13 @@ type IOLimit struct {
 	// Ops: Rate counts requests, not bytes.
 	Ops  bool   `json:"ops,omitempty"`
 	Rate uint64 `json:"rate"`
+}
+
+// IOWeight is the weight of one block device.
+type IOWeight struct {
+	Major  int64  `json:"major"`
+	Minor  int64  `json:"minor"`
+	Weight uint16 `json:"weight"` // 10 to 1000
 }
 
 // HugePages is a limit of huge pages of one size.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"slices"
@@ -18,6 +19,9 @@ import (
 
 	"github.com/duplex-run/duplex/internal/testutil/listing"
 )
+
+// eaten is memory that is in use.
+var eaten [][]byte
 
 func main() {
 	if len(os.Args) < 2 {
@@ -73,6 +77,28 @@ func main() {
 		fmt.Println("it runs")
 		for range on {
 			fmt.Println("it goes on")
+		}
+	case "eat": // memory, until it is killed
+		for {
+			block := make([]byte, 1<<20)
+			for i := 0; i < len(block); i += 4096 {
+				block[i] = 1
+			}
+			eaten = append(eaten, block)
+		}
+	case "serve": // greets who comes to port 80
+		l, err := net.Listen("tcp", ":80")
+		if err != nil {
+			fail("serve: %v", err)
+		}
+		fmt.Println("serving")
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				fail("serve: %v", err)
+			}
+			_, _ = io.WriteString(c, "hello\n")
+			_ = c.Close()
 		}
 	case "sysrq":
 		if err := os.WriteFile("/proc/sysrq-trigger", []byte(arg), 0); err != nil {

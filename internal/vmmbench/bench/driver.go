@@ -18,10 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/vmmbench"
+	"github.com/duplex-run/duplex/internal/vmmbench/host"
 )
-
-// inLab is the first argument of this program in the lab.
-const inLab = "in-lab"
 
 // driver runs the monitors in the lab.
 type driver struct {
@@ -34,7 +32,7 @@ type driver struct {
 }
 
 func (d *driver) flags() *flag.FlagSet {
-	fs := flag.NewFlagSet(inLab, flag.ContinueOnError)
+	fs := flag.NewFlagSet(host.InLab, flag.ContinueOnError)
 	for name, p := range map[string]*string{
 		"duplex": &d.duplex, "qemu": &d.qemu, "virtiofsd": &d.virtiofsd,
 		"kernel": &d.kernel, "initrd": &d.initrd, "suites": &d.suites,

@@ -3,16 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 
 	"github.com/duplex-run/duplex/initramfs"
 	"github.com/duplex-run/duplex/internal/vmmbench"
-	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/internal/vmmbench/host"
 	"github.com/duplex-run/duplex/kernel"
 	"github.com/duplex-run/duplex/lab"
 )
@@ -27,19 +24,19 @@ var modules = initramfs.Set{
 // package of its own since.
 var virtiofsdPaths = []string{"/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"}
 
-// lab runs the driver in one lab; the records go to out.
-func (o *options) lab(ctx context.Context, out io.Writer) error {
-	d := driver{suites: o.suites, runs: o.runs, kicks: o.kicks}
+// lab runs the driver in one lab.
+func (o *options) lab(ctx context.Context) ([]vmmbench.Record, error) {
+	d := driver{suites: o.suites, runs: o.Runs, kicks: o.kicks}
 	carry := []string{vmmbench.Firmware}
 	var err error
 	if d.kernel, d.initrd, err = o.files(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	if d.duplex, err = filepath.Abs(o.duplex); err != nil {
-		return err
+	if d.duplex, err = filepath.Abs(o.Duplex); err != nil {
+		return nil, err
 	}
 	if d.qemu, err = exec.LookPath("qemu-system-x86_64"); err != nil {
-		return err
+		return nil, err
 	}
 	for _, p := range virtiofsdPaths {
 		if _, err := os.Stat(p); err == nil {
@@ -48,29 +45,11 @@ func (o *options) lab(ctx context.Context, out io.Writer) error {
 			break
 		}
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	ticks, stop := vmmbench.Tick()
-	defer stop()
-	exit, err := lab.Run(ctx, lab.Options{
-		Argv:  append([]string{self, inLab}, vmmbench.Arguments(d.flags())...),
-		Carry: append(carry, d.kernel, d.initrd, d.duplex, d.qemu),
-		Cwd:   "/", CarryOnly: true, Deterministic: !o.wall, Timeout: o.timeout,
-		Memory: labMemory, CPUs: o.cpus, Interactive: true,
-	}, workload.Stdio{In: ticks, Out: out, Err: os.Stderr}, nil)
-	if err != nil {
-		return err
-	}
-	if exit.Status() != 0 {
-		return fmt.Errorf("the driver in the lab ended with status %s %s", strconv.Itoa(exit.Status()), exit.Message)
-	}
-	return nil
+	return host.Driver(ctx, vmmbench.Arguments(d.flags()), lab.Options{
+		Carry:         append(carry, d.kernel, d.initrd, d.duplex, d.qemu),
+		Deterministic: !o.wall, Timeout: o.Timeout, CPUs: o.cpus,
+	}, progress)
 }
-
-// labMemory holds the guest, the disk and the shared directory, in bytes.
-const labMemory = 2 << 30
 
 // files makes the kernel and the initramfs of the guests.
 func (o *options) files(ctx context.Context) (vmlinux, initrd string, err error) {
@@ -81,7 +60,7 @@ func (o *options) files(ctx context.Context) (vmlinux, initrd string, err error)
 	if vmlinux, err = k.Vmlinux(ctx); err != nil {
 		return "", "", err
 	}
-	agent, err := os.ReadFile(o.guest)
+	agent, err := os.ReadFile(o.Guest)
 	if err != nil {
 		return "", "", errors.Join(err, errors.New("make bench-vmm builds it"))
 	}

@@ -46,6 +46,8 @@ func main() {
 		network(os.Args[2])
 	case "serve":
 		serve(os.Args[2])
+	case "echo":
+		echo()
 	case "volumes":
 		volumes(os.Args[2:])
 	case "size":
@@ -63,6 +65,8 @@ func main() {
 		fmt.Println("left")
 		_, err := os.StartProcess("/helper", []string{"/helper", "sleep"}, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
 		check(0, err)
+	case "limits":
+		limits()
 	case "where":
 		dir, err := os.Getwd()
 		check(0, err)

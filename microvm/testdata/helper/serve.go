@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -17,6 +18,20 @@ func serve(text string) {
 	check(0, err)
 	check(c.Write([]byte(text)))
 	check(0, c.Close())
+}
+
+// echo sends what comes to port 7 back.
+func echo() {
+	l, err := net.Listen("tcp", ":7")
+	check(0, err)
+	for {
+		c, err := l.Accept()
+		check(0, err)
+		go func() {
+			_, _ = io.Copy(c, c)
+			_ = c.Close()
+		}()
+	}
 }
 
 // volumes says what is in each file, and what comes of appending to it.

@@ -199,6 +199,9 @@ func (d *Device) Stats() Stats {
 	}
 }
 
+// Traffic is the bytes of the frames that the guest received and sent.
+func (d *Device) Traffic() (in, out uint64) { return d.rxBytes.Load(), d.txBytes.Load() }
+
 // session is the device between Activate and Reset.
 type session struct {
 	dev       *Device

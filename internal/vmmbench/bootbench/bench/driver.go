@@ -13,10 +13,8 @@ import (
 	"time"
 
 	"github.com/duplex-run/duplex/internal/vmmbench/bootbench"
+	"github.com/duplex-run/duplex/internal/vmmbench/host"
 )
-
-// inLab is the first argument of this program in the lab.
-const inLab = "in-lab"
 
 // driver boots everything in the lab.
 type driver struct {
@@ -40,7 +38,7 @@ func (d *driver) files(k bootbench.Kernel) [3]*string {
 }
 
 func (d *driver) flags() *flag.FlagSet {
-	fs := flag.NewFlagSet(inLab, flag.ContinueOnError)
+	fs := flag.NewFlagSet(host.InLab, flag.ContinueOnError)
 	for name, p := range map[string]*string{
 		"duplex": &d.duplex, "qemu": &d.qemu, "bare": &d.bare, "image": &d.image, "disk": &d.disk, "cases": &d.cases,
 	} {

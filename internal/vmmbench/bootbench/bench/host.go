@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,7 +18,7 @@ import (
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/vmmbench"
 	"github.com/duplex-run/duplex/internal/vmmbench/bootbench"
-	"github.com/duplex-run/duplex/internal/workload"
+	"github.com/duplex-run/duplex/internal/vmmbench/host"
 	"github.com/duplex-run/duplex/kernel"
 	"github.com/duplex-run/duplex/lab"
 )
@@ -42,10 +40,10 @@ type bench struct {
 
 // prepare makes everything that is booted, and finds the programs.
 func (o *options) prepare(ctx context.Context) (*bench, error) {
-	b := &bench{kernels: map[bootbench.Kernel]*kernel.Kernel{}, timeout: o.timeout, carry: []string{vmmbench.Firmware}}
+	b := &bench{kernels: map[bootbench.Kernel]*kernel.Kernel{}, timeout: o.Timeout, carry: []string{vmmbench.Firmware}}
 	d := &b.driver
 	var err error
-	if d.duplex, err = filepath.Abs(o.duplex); err != nil {
+	if d.duplex, err = filepath.Abs(o.Duplex); err != nil {
 		return nil, err
 	}
 	if d.qemu, err = exec.LookPath("qemu-system-x86_64"); err != nil {
@@ -91,7 +89,7 @@ func (b *bench) addKernel(ctx context.Context, o *options, flavour bootbench.Ker
 	if err != nil {
 		return err
 	}
-	init, err := os.ReadFile(o.guest)
+	init, err := os.ReadFile(o.Guest)
 	if err != nil {
 		return errors.Join(err, errors.New("make bench-boot builds it"))
 	}
@@ -131,9 +129,6 @@ func (b *bench) choose(words string) []bootbench.Case {
 	})
 }
 
-// labMemory holds a guest and copies of what is booted, in bytes.
-const labMemory = 2 << 30
-
 // measure runs the driver in a lab. The records are those it has when it fails.
 func (b *bench) measure(ctx context.Context, mode string, cases []bootbench.Case, runs int) ([]bootbench.Record, error) {
 	if len(cases) == 0 {
@@ -145,21 +140,7 @@ func (b *bench) measure(ctx context.Context, mode string, cases []bootbench.Case
 		d.cases += "," + c.Name()
 	}
 	d.cases = d.cases[1:]
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	ticks, stop := vmmbench.Tick()
-	defer stop()
-	var out bytes.Buffer
-	exit, err := lab.Run(ctx, lab.Options{
-		Argv: append([]string{self, inLab}, vmmbench.Arguments(d.flags())...), Env: []string{"DUPLEX_CACHE=" + b.cache},
-		Carry: b.carry, Cwd: "/", CarryOnly: true, Deterministic: mode == deterministic, Timeout: b.timeout,
-		Memory: labMemory, Interactive: true,
-	}, workload.Stdio{In: ticks, Out: io.MultiWriter(&out, progress{}), Err: os.Stderr}, nil)
-	records, rerr := vmmbench.ReadRecords[bootbench.Record](&out)
-	if err == nil && exit.Status() != 0 {
-		err = fmt.Errorf("the driver in the lab ended with status %d %s", exit.Status(), exit.Message)
-	}
-	return records, errors.Join(err, rerr)
+	return host.Driver(ctx, vmmbench.Arguments(d.flags()), lab.Options{
+		Env: []string{"DUPLEX_CACHE=" + b.cache}, Carry: b.carry, Deterministic: mode == deterministic, Timeout: b.timeout,
+	}, progress)
 }
