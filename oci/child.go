@@ -84,12 +84,12 @@ func (l *layout) close() {
 // start starts a container's process, with preserve descriptors of its user.
 func (l *layout) start(preserve int, sys *syscall.SysProcAttr, conn handshake.Conn, enter func() error) (*child, error) {
 	exe := fmt.Sprintf("/proc/self/fd/%d", 3+preserve+1)
-	return l.startProgram(exe, []string{handshake.OCIName, strconv.Itoa(preserve)}, sys, conn, enter)
+	return l.startProgram(exe, []string{handshake.OCIName, strconv.Itoa(preserve)}, handshake.Environment, sys, conn, enter)
 }
 
 // startProgram starts a child with l and the handshake's end; enter prepares the
 // thread that does it, which is not used again.
-func (l *layout) startProgram(exe string, argv []string, sys *syscall.SysProcAttr, conn handshake.Conn, enter func() error) (*child, error) {
+func (l *layout) startProgram(exe string, argv, env []string, sys *syscall.SysProcAttr, conn handshake.Conn, enter func() error) (*child, error) {
 	type result struct {
 		p   *os.Process
 		err error
@@ -104,7 +104,7 @@ func (l *layout) startProgram(exe string, argv []string, sys *syscall.SysProcAtt
 			p, err = l.forkExec(exe, argv, sys)
 		default:
 			p, err = os.StartProcess(exe, argv,
-				&os.ProcAttr{Dir: "/", Env: handshake.Environment, Files: l.files, Sys: sys})
+				&os.ProcAttr{Dir: "/", Env: env, Files: l.files, Sys: sys})
 		}
 		done <- result{p, err}
 	})
@@ -236,6 +236,11 @@ func joinCgroups(set *cgroups.Set, l *layout, sys *syscall.SysProcAttr, p *hands
 	for _, f := range tasks {
 		p.CgroupTasks = append(p.CgroupTasks, l.add(f))
 	}
+	return cloneInto(set, l, sys)
+}
+
+// cloneInto has the child start in the v2 group, if there is one.
+func cloneInto(set *cgroups.Set, l *layout, sys *syscall.SysProcAttr) error {
 	v2, err := set.Unified()
 	if err != nil || v2 == nil {
 		return err

@@ -99,13 +99,8 @@ func (c *Container) prepareDirect(l *layout, d *inside.Direct, p *handshake.Plan
 	}
 	exe := fmt.Sprintf("/proc/self/fd/%d", l.add(program))
 	l.files = append(l.files, tasks...)
-	v2, err := c.Cgroups.Unified()
-	if err != nil {
+	if err := cloneInto(c.Cgroups, l, sys); err != nil {
 		return nil, err
-	}
-	if v2 != nil {
-		l.owned = append(l.owned, v2)
-		sys.UseCgroupFD, sys.CgroupFD = true, int(v2.Fd())
 	}
 	flags := sys.Cloneflags &^ unix.CLONE_NEWPID
 	sys.Cloneflags = unix.CLONE_NEWPID

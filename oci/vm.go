@@ -150,7 +150,13 @@ func (c *Container) startHelper(l *layout, name string, sys *syscall.SysProcAttr
 		return nil, err
 	}
 	l.add(end)
-	return l.startProgram("/proc/self/exe", []string{name, root, c.ID}, sys, conn, enter)
+	env := []string{}
+	for _, key := range []string{"HOME", "XDG_CACHE_HOME"} { // where the monitor's program is kept
+		if v, ok := os.LookupEnv(key); ok {
+			env = append(env, key+"="+v)
+		}
+	}
+	return l.startProgram("/proc/self/exe", []string{name, root, c.ID}, env, sys, conn, enter)
 }
 
 // ownNamespace makes a user namespace in which the caller is the same user, with
