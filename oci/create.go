@@ -309,7 +309,11 @@ func (c *Container) startFirst(o CreateOptions, p *handshake.Plan) (*child, erro
 		}
 	}
 	if c.canDirect(p) {
-		return c.startDirect(o, p)
+		ch, err := c.startDirect(o, p)
+		if !errors.Is(err, errNotHere) {
+			return ch, err
+		}
+		_ = os.Remove(c.path(startSock)) // it is made anew
 	}
 	return c.startInit(o, p)
 }

@@ -3,12 +3,16 @@ package oci
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/internal/confine"
 )
 
 // own has a bundle's container made by a process of its own.
@@ -38,11 +42,40 @@ func TestDirect(t *testing.T) {
 			c := b.create(t)
 			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.Pid))
 			must(t, err)
-			if got := strings.HasPrefix(exe, "/memfd:duplex-script"); got != tc.direct {
+			want := tc.direct && os.Getenv(envNoTaking) == ""
+			if got := strings.HasPrefix(exe, "/memfd:duplex-script"); got != want {
 				t.Errorf("its first process is %s", exe)
 			}
 		})
 	}
+}
+
+// envNoTaking has TestDirect run where descriptors of other processes cannot be had.
+const envNoTaking = "DUPLEX_TEST_NO_TAKING"
+
+// Where a filter forbids pidfd_getfd(2), as docker's does without CAP_SYS_PTRACE,
+// every container has a process of its own.
+func TestNotDirect(t *testing.T) {
+	if os.Getenv(envNoTaking) != "" {
+		return // it is this test's own process
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestDirect$", "-test.v")
+	cmd.Env = append(os.Environ(), envNoTaking+"=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestDirect ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// forbidTaking installs such a filter for this process.
+func forbidTaking() error {
+	const load, equal, end = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	return confine.SetFilter([]unix.SockFilter{
+		{Code: load}, // the number of the call, which comes first in struct seccomp_data
+		{Code: equal, Jf: 1, K: unix.SYS_PIDFD_GETFD},
+		{Code: end, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: end, K: unix.SECCOMP_RET_ALLOW},
+	}, true)
 }
 
 // differs are parts of what a container sees that are of one run alone.

@@ -35,6 +35,12 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && filepath.Base(os.Args[0]) == "work" {
 		os.Exit(work(os.Args[1:]))
 	}
+	if os.Getenv(envNoTaking) != "" {
+		if err := forbidTaking(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	os.Exit(m.Run())
 }
 
