@@ -79,7 +79,7 @@ func forbidTaking() error {
 }
 
 // differs are parts of what a container sees that are of one run alone.
-var differs = regexp.MustCompile(`(?m)^\d+ \d+ \d+:\d+ |^(.*ctxt_switches|Vm.*|Rss.*|Hugetlb.*|Pid|Speculation|Cpus_allowed|Mems_allowed|State|Threads|untag_mask|x86_Thread|Ngid|THP_enabled|CoreDumping|Seccomp_filters|SigQ).*|test-[0-9-]+|/(tmp|TestDirect)[^ ,]*|mode=\S+|size=\S+|uuid=\S+`)
+var differs = regexp.MustCompile(`(?m)^\d+ \d+ \d+:\d+ |^(.*ctxt_switches|Vm.*|Rss.*|Hugetlb.*|Pid|Speculation|Cpus_allowed|Mems_allowed|State|Threads|untag_mask|x86_Thread|Ngid|THP_enabled|CoreDumping|Seccomp_filters|SigQ).*|test-[0-9-]+|/(tmp|TestDirect)[^ ,]*|(shared|master|propagate_from):\d+|mode=\S+|size=\S+|uuid=\S+`)
 
 // A program finds the same in both kinds of containers: rights, limits, ids, mounts,
 // groups, signals, descriptors, names.
