@@ -295,22 +295,6 @@ func allOf(list []func() error) func() error {
 	}
 }
 
-// newTimeNamespace makes one for the children of this thread, with offsets,
-// which can be written until the first is in it (time_namespaces(7)).
-func newTimeNamespace(offsets map[string]specs.LinuxTimeOffset) error {
-	if err := unix.Unshare(unix.CLONE_NEWTIME); err != nil {
-		return fmt.Errorf("make a time namespace: %w", err)
-	}
-	file := fmt.Sprintf("/proc/%d/timens_offsets", unix.Gettid())
-	for clock, o := range offsets {
-		line := fmt.Sprintf("%s %d %d\n", clock, o.Secs, o.Nanosecs)
-		if err := os.WriteFile(file, []byte(line), 0); err != nil {
-			return fmt.Errorf("set the offset of the %s clock: %w", clock, err)
-		}
-	}
-	return nil
-}
-
 // mapIDs makes a user namespace in which the child is user 0.
 func mapIDs(l *specs.Linux, sys *syscall.SysProcAttr) {
 	sys.Cloneflags |= unix.CLONE_NEWUSER

@@ -127,3 +127,19 @@ func openNamespace(kind specs.LinuxNamespaceType, file string) (*os.File, error)
 	}
 	return f, nil
 }
+
+// newTimeNamespace makes one for the children of this thread, with offsets,
+// which can be written until the first is in it (time_namespaces(7)).
+func newTimeNamespace(offsets map[string]specs.LinuxTimeOffset) error {
+	if err := unix.Unshare(unix.CLONE_NEWTIME); err != nil {
+		return fmt.Errorf("make a time namespace: %w", err)
+	}
+	file := fmt.Sprintf("/proc/%d/timens_offsets", unix.Gettid())
+	for clock, o := range offsets {
+		line := fmt.Sprintf("%s %d %d\n", clock, o.Secs, o.Nanosecs)
+		if err := os.WriteFile(file, []byte(line), 0); err != nil {
+			return fmt.Errorf("set the offset of the %s clock: %w", clock, err)
+		}
+	}
+	return nil
+}

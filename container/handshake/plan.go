@@ -117,7 +117,7 @@ type Mount struct {
 	NoFollow bool `json:"no_follow,omitempty"`
 	// Optional: a kernel without that file system does without the mount.
 	Optional bool `json:"optional,omitempty"`
-	// FD is a descriptor of the bind mount, made already, detached; 0 is none.
+	// FD is a descriptor of the mount, made already, detached; 0 is none.
 	FD int `json:"fd,omitempty"`
 }
 

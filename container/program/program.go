@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/container/sealed"
 	"github.com/duplex-run/duplex/internal/embedded/initprogram"
 )
 
@@ -92,30 +93,9 @@ var copied = sync.OnceValues(func() (*os.File, error) {
 	if data == nil {
 		return os.Open("/proc/self/exe")
 	}
-	f, err := sealed("duplex-init", data)
+	f, err := sealed.Program("duplex-init", data)
 	if err != nil {
 		return nil, fmt.Errorf("load the container's init: %w", err)
 	}
 	return f, nil
 })
-
-// sealed copies data to memory that nobody can change (memfd_create(2)).
-func sealed(name string, data []byte) (*os.File, error) {
-	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	fd, err := unix.MemfdCreate(name, flags|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
-		fd, err = unix.MemfdCreate(name, flags)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	if _, err := f.Write(data); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		return nil, errors.Join(fmt.Errorf("seal: %w", err), f.Close())
-	}
-	return f, nil
-}

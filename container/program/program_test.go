@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/container/sealed"
 )
 
 // TestMain makes the test binary a program that exits with 42, or copies its
@@ -36,7 +38,7 @@ func must(t testing.TB, err error) {
 func TestSealed(t *testing.T) {
 	want, err := os.ReadFile("/proc/self/exe")
 	must(t, err)
-	f, err := sealed("test", want)
+	f, err := sealed.Program("test", want)
 	must(t, err)
 	defer f.Close()
 	if _, err := f.WriteAt([]byte("x"), 0); !errors.Is(err, unix.EPERM) {

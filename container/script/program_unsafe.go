@@ -3,13 +3,10 @@ package script
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"os"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/duplex-run/duplex/container/sealed"
 	"github.com/duplex-run/duplex/internal/tinyelf"
 )
 
@@ -45,21 +42,5 @@ func Program(fd int) (*os.File, error) {
 	text := code()
 	at := bytes.Index(text, binary.LittleEndian.AppendUint32(nil, descriptor))
 	binary.LittleEndian.PutUint32(text[at:], uint32(fd))
-	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	m, err := unix.MemfdCreate("duplex-script", flags|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
-		m, err = unix.MemfdCreate("duplex-script", flags)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	f := os.NewFile(uintptr(m), "duplex-script")
-	if _, err = f.Write(tinyelf.Program(programBase, text)); err == nil {
-		const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("write the program: %w", err), f.Close())
-	}
-	return f, nil
+	return sealed.Program("duplex-script", tinyelf.Program(programBase, text))
 }
