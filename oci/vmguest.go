@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-
 	"github.com/duplex-run/duplex/internal/agentproto"
 )
 
