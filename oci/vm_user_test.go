@@ -108,20 +108,13 @@ func TestUserMachine(t *testing.T) {
 	must(t, c.Start(t.Context()))
 	c, err := Open(b.root, c.ID, false)
 	must(t, err)
-	guestExecs(t, c)
-	for _, file := range []string{"/data/new", "/new"} {
-		status, err := c.Exec(t.Context(), ExecOptions{Process: c.ExecProcess([]string{"/bin/work", "write", file})})
-		if status != 0 || err != nil {
-			t.Errorf("write %s: %d, %v", file, status, err)
-		}
+	status, err := c.Exec(t.Context(), ExecOptions{Process: c.ExecProcess([]string{"/bin/work", "write", "/data/new"})})
+	if status != 0 || err != nil {
+		t.Errorf("write: %d, %v", status, err)
 	}
-	for _, file := range []string{filepath.Join(data, "new"), filepath.Join(b.dir, "rootfs", "new")} {
-		if text, err := os.ReadFile(file); string(text) != "x" {
-			t.Errorf("%s: %q, %v", file, text, err)
-		}
+	if text, err := os.ReadFile(filepath.Join(data, "new")); string(text) != "x" {
+		t.Errorf("what the container wrote: %q, %v", text, err)
 	}
-	must(t, c.Pause())
-	must(t, c.Resume())
 	must(t, c.Kill(unix.SIGKILL, false))
 	if end, err := waitFor(c.Pid, nil); err != nil || end != 137 {
 		t.Errorf("ended with %d, %v", end, err)
