@@ -1,4 +1,4 @@
-package image
+package sources
 
 import (
 	"bufio"
@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/duplex-run/duplex/image"
 	"github.com/duplex-run/duplex/image/erofs"
 	"github.com/duplex-run/duplex/image/layer"
 )
@@ -31,12 +32,6 @@ const maxStream = 2 * (64 << 30)
 
 // maxWindow bounds the memory of a zstd decoder; docker's layers need 8 MiB.
 const maxWindow = 128 << 20
-
-// errDigest reports content that is not what it is named by.
-var errDigest = errors.New("digest mismatch")
-
-// errFormat reports something that is no image, or not one for this machine.
-var errFormat = errors.New("not a usable image")
 
 // blobs opens the parts of an image by the names its manifest has for them.
 type blobs interface {
@@ -74,40 +69,40 @@ func sha256Hex(p []byte) string {
 }
 
 // newSource makes a source of an image's parsed parts.
-func newSource(ref Reference, b blobs, rawConfig []byte, layers []layerBlob) (*source, error) {
+func newSource(ref image.Reference, b blobs, rawConfig []byte, layers []layerBlob) (*image.Source, error) {
 	parsed, err := v1.ParseConfigFile(bytes.NewReader(rawConfig))
 	if err != nil {
-		return nil, fmt.Errorf("configuration: %w: %w", errFormat, err)
+		return nil, fmt.Errorf("configuration: %w: %w", image.ErrFormat, err)
 	}
 	if p := parsed; p.OS != "" && p.OS != "linux" || p.Architecture != "" && p.Architecture != "amd64" {
-		return nil, fmt.Errorf("the image is for %s/%s, this machine is linux/amd64: %w", p.OS, p.Architecture, errFormat)
+		return nil, fmt.Errorf("the image is for %s/%s, this machine is linux/amd64: %w", p.OS, p.Architecture, image.ErrFormat)
 	}
 	if len(layers) > maxLayers {
 		return nil, fmt.Errorf("%d layers, at most %d: %w", len(layers), maxLayers, layer.ErrLimit)
 	}
 	if ids := parsed.RootFS.DiffIDs; len(ids) != len(layers) {
-		return nil, fmt.Errorf("%d layers, but the configuration names %d: %w", len(layers), len(ids), errFormat)
+		return nil, fmt.Errorf("%d layers, but the configuration names %d: %w", len(layers), len(ids), image.ErrFormat)
 	}
 	for i, id := range parsed.RootFS.DiffIDs {
 		if id.Algorithm != "sha256" {
-			return nil, fmt.Errorf("layer digest %q: %w", id, errFormat)
+			return nil, fmt.Errorf("layer digest %q: %w", id, image.ErrFormat)
 		}
 		layers[i].diffID = id.Hex
 	}
 	digest := sha256Hex(rawConfig)
 	c := parsed.Config
-	return &source{
-		ref: ref, digest: digest,
-		config: Config{
+	return &image.Source{
+		Ref: ref, Digest: digest,
+		Config: image.Config{
 			Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir,
 			User: c.User, StopSignal: c.StopSignal,
 		},
-		write: func(ctx context.Context, out *os.File, opts Options) (erofs.Stats, error) {
+		Write: func(ctx context.Context, out *os.File, opts image.Options) (erofs.Stats, error) {
 			w := erofs.NewWriter(out)
 			defer w.Close()
 			m := layer.NewMerger(w, layer.DefaultLimits)
 			for i, l := range layers {
-				opts.progress("importing %s: layer %d of %d", ref, i+1, len(layers))
+				opts.Say("importing %s: layer %d of %d", ref, i+1, len(layers))
 				if err := l.apply(ctx, b, m); err != nil {
 					return erofs.Stats{}, fmt.Errorf("layer %d of %d: %w", i+1, len(layers), err)
 				}
@@ -177,7 +172,7 @@ func (s *hashing) Read(p []byte) (int, error) {
 // is compares what passed with a digest; an empty one is unknown.
 func (s *hashing) is(want string) error {
 	if got := hex.EncodeToString(s.h.Sum(nil)); want != "" && got != want {
-		return fmt.Errorf("sha256:%s, expected sha256:%s: %w", got, want, errDigest)
+		return fmt.Errorf("sha256:%s, expected sha256:%s: %w", got, want, image.ErrDigest)
 	}
 	return nil
 }

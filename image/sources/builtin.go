@@ -1,4 +1,4 @@
-package image
+package sources
 
 import (
 	"bytes"
@@ -15,6 +15,7 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/image"
 	"github.com/duplex-run/duplex/image/erofs"
 	"github.com/duplex-run/duplex/internal/embedded"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -47,7 +48,7 @@ var builtinFiles = []struct {
 
 // openBuiltin takes the image that this binary carries. Its digest is over the
 // id of the embedded archive and the files above.
-func openBuiltin(ref Reference) (*source, error) {
+func openBuiltin(ref image.Reference) (*image.Source, error) {
 	id, err := embedded.BuiltinID()
 	if errors.Is(err, embedded.ErrMissing) {
 		return nil, &workload.Error{Op: "image builtin", Err: err,
@@ -59,11 +60,11 @@ func openBuiltin(ref Reference) (*source, error) {
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "builtin %s %v %v", id, builtinDirs, builtinFiles)
 	digest := hex.EncodeToString(h.Sum(nil))
-	return &source{
-		ref: ref, digest: digest,
-		config: Config{Env: []string{"PATH=/bin:/usr/bin"}, Cmd: []string{"/bin/sh"}},
-		write: func(ctx context.Context, out *os.File, opts Options) (erofs.Stats, error) {
-			opts.progress("unpacking the builtin image (once)")
+	return &image.Source{
+		Ref: ref, Digest: digest,
+		Config: image.Config{Env: []string{"PATH=/bin:/usr/bin"}, Cmd: []string{"/bin/sh"}},
+		Write: func(ctx context.Context, out *os.File, opts image.Options) (erofs.Stats, error) {
+			opts.Say("unpacking the builtin image (once)")
 			return writeBuiltin(ctx, out, digest)
 		},
 	}, nil

@@ -1,4 +1,4 @@
-package image
+package sources
 
 import (
 	"archive/tar"
@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/image"
 	"github.com/duplex-run/duplex/image/layer"
 
 	"github.com/duplex-run/duplex/internal/lazyregexp"
@@ -27,7 +28,7 @@ const maxMembers = 16 * maxLayers
 // The archive is indexed here instead of by go-containerregistry's tarball
 // package, which reads documents of any size into memory and every compressed
 // layer twice.
-func openDockerArchive(ref Reference) (*source, error) {
+func openDockerArchive(ref image.Reference) (*image.Source, error) {
 	archive, err := indexArchive(ref.Path)
 	if err != nil {
 		return nil, err
@@ -41,17 +42,17 @@ func openDockerArchive(ref Reference) (*source, error) {
 		Layers []string
 	}
 	if err := json.Unmarshal(raw, &manifest); err != nil {
-		return nil, fmt.Errorf("manifest.json: %w: %w", errFormat, err)
+		return nil, fmt.Errorf("manifest.json: %w: %w", image.ErrFormat, err)
 	}
 	if len(manifest) != 1 {
-		return nil, fmt.Errorf("%s: holds %d images, want one: %w", ref.Path, len(manifest), errFormat)
+		return nil, fmt.Errorf("%s: holds %d images, want one: %w", ref.Path, len(manifest), image.ErrFormat)
 	}
 	config, err := document(archive, manifest[0].Config)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref.Path, err)
 	}
 	if want := digestInName(manifest[0].Config); want != "" && want != sha256Hex(config) {
-		return nil, fmt.Errorf("%s: sha256:%s: %w", manifest[0].Config, sha256Hex(config), errDigest)
+		return nil, fmt.Errorf("%s: sha256:%s: %w", manifest[0].Config, sha256Hex(config), image.ErrDigest)
 	}
 	layers := make([]layerBlob, len(manifest[0].Layers))
 	for i, name := range manifest[0].Layers {
@@ -89,7 +90,7 @@ func indexArchive(name string) (_ *dockerArchive, err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	if tool := compressor(f); tool != "" {
-		return nil, fmt.Errorf("%s: compressed as a whole, run %s on it first: %w", name, tool, errFormat)
+		return nil, fmt.Errorf("%s: compressed as a whole, run %s on it first: %w", name, tool, image.ErrFormat)
 	}
 	a := &dockerArchive{path: name, members: map[string]span{}, links: map[string]string{}}
 	r := tar.NewReader(f) // seeks over contents, and leaves f at them
@@ -147,7 +148,7 @@ func (a *dockerArchive) open(name string) (io.ReadCloser, int64, error) {
 	}
 	at, ok := a.members[member]
 	if !ok {
-		return nil, 0, fmt.Errorf("%q: not in the archive: %w", name, errFormat)
+		return nil, 0, fmt.Errorf("%q: not in the archive: %w", name, image.ErrFormat)
 	}
 	f, err := openRegular(a.path)
 	if err != nil {
@@ -167,7 +168,7 @@ func openRegular(name string) (*os.File, error) {
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("not a regular file: %w", errFormat)}
+		err = &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("not a regular file: %w", image.ErrFormat)}
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
