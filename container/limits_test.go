@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -73,6 +74,48 @@ func TestHostLimits(t *testing.T) {
 				t.Errorf("%v is %q, want %q (%+v)", files, r.out, want, r.exit)
 			}
 		})
+	}
+}
+
+// What only cgroup v1 has: there the files say it, elsewhere it is an error that
+// names the limit. Real-time groups are an option of the kernel's, and a part of
+// what the caller's group has.
+func TestOldLimits(t *testing.T) {
+	layout, err := cgroup.Find()
+	must(t, err)
+	swappiness, mib := uint64(7), int64(1<<20)
+	for _, tt := range []struct {
+		name, controller, file, want, refused string
+		res                                   workload.Resources
+	}{
+		{"swappiness", "memory", "memory.swappiness", "7\n", "swappiness is not supported on cgroup v2",
+			workload.Resources{Host: &workload.HostLimits{Swappiness: &swappiness}}},
+		{"OOM", "memory", "memory.oom_control", "oom_kill_disable 1\n", "disableOOMKiller is not supported on cgroup v2",
+			workload.Resources{MemoryBytes: 64 * mib, Host: &workload.HostLimits{OOMKillDisable: true}}},
+		{"real time", "cpu", "cpu.rt_runtime_us", "5000\n", "realtimePeriod are not supported on cgroup v2",
+			workload.Resources{Host: &workload.HostLimits{RTRuntime: 5000, RTPeriod: 1_000_000}}},
+	} {
+		h := layout.By[tt.controller]
+		spec := newSpec(newTree(t), "cat", filepath.Join("/sys/fs/cgroup", h.Name, tt.file))
+		spec.Resources = tt.res
+		r, err := tryRun(t, spec, nil)
+		_, noFile := os.Stat(filepath.Join(h.Own, tt.file))
+		var missing *cgroup.MissingError
+		switch {
+		case errors.As(err, &missing) && (os.Geteuid() != 0 || h.Own == ""):
+		case h.V2() && (err == nil || !strings.Contains(err.Error(), tt.refused)):
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.refused)
+		case !h.V2() && noFile != nil && (err == nil || !strings.Contains(err.Error(), "has no "+tt.file)):
+			t.Errorf("%s: %v, want that the kernel has no %s", tt.name, err, tt.file)
+		case !h.V2() && noFile == nil && (err != nil || !strings.Contains(r.out, tt.want)):
+			t.Errorf("%s: %q, %v, want %q", tt.name, r.out, err, tt.want)
+		case tt.name == "OOM" && !h.V2(): // a program that waits for memory can be killed
+			spec = newSpec(newTree(t), "hog", "256")
+			spec.Resources, spec.Timeout = tt.res, time.Second
+			if r := runIt(t, spec); !r.exit.TimedOut || r.exit.OOM {
+				t.Errorf("out of memory: %+v %q", r.exit, r.out)
+			}
+		}
 	}
 }
 

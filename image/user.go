@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	reader "github.com/erofs/go-erofs"
 	"github.com/moby/sys/user"
@@ -19,8 +20,8 @@ const maxAccountFile = 4 << 20
 // User resolves who runs the workload: flag as docker's --user takes it (user,
 // uid, user:group, uid:gid), or the image's own choice when flag is empty.
 // Names are looked up in the image's /etc/passwd and /etc/group; an image
-// without them knows only numbers.
-func (i *Image) User(flag string) (workload.User, error) {
+// without them knows only numbers. groups are further ones, names or numbers.
+func (i *Image) User(flag string, groups ...string) (workload.User, error) {
 	spec := flag
 	if spec == "" {
 		spec = i.Config.User
@@ -30,7 +31,41 @@ func (i *Image) User(flag string) (workload.User, error) {
 		return workload.User{}, &workload.Error{Op: fmt.Sprintf("user %q", spec), Err: err,
 			Remedy: "Name a user of the image's /etc/passwd, or a number: --user 1000:1000."}
 	}
+	if len(groups) == 0 {
+		return u, nil
+	}
+	if err := i.addGroups(&u, groups); err != nil {
+		return workload.User{}, &workload.Error{Op: fmt.Sprintf("groups %q", groups), Err: err,
+			Remedy: "Name groups of the image's /etc/group, or numbers: --group-add 1001."}
+	}
 	return u, nil
+}
+
+// addGroups gives u further groups.
+func (i *Image) addGroups(u *workload.User, groups []string) (err error) {
+	if slices.Contains(groups, "") {
+		return errors.New("an empty name") // which the library does not survive
+	}
+	fsys, closer, err := i.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closer.Close()) }()
+	group, err := accounts(fsys, "etc/group")
+	if err != nil {
+		return err
+	}
+	found, err := user.GetAdditionalGroups(groups, group)
+	if err != nil {
+		return err
+	}
+	slices.Sort(found)
+	for _, g := range found {
+		if !slices.Contains(u.Groups, uint32(g)) {
+			u.Groups = append(u.Groups, uint32(g))
+		}
+	}
+	return nil
 }
 
 func (i *Image) user(spec string) (_ workload.User, err error) {

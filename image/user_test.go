@@ -40,6 +40,22 @@ func TestUser(t *testing.T) {
 			t.Errorf("%s: %s, %v; want %s", spec, s, err, want)
 		}
 	}
+	for groups, want := range map[string]string{
+		"staff":     "{33 44 [50] /var/www}",
+		"7 staff 7": "{33 44 [50 7] /var/www}",
+	} {
+		got, err := img.User("web", strings.Fields(groups)...)
+		if s := fmt.Sprint(got); err != nil || s != want {
+			t.Errorf("groups %s: %s, %v; want %s", groups, s, err, want)
+		}
+	}
+	for _, group := range []string{"nogroup", "-1", "4294967295", ""} {
+		_, err := img.User("web", group)
+		var shown *workload.Error
+		if !errors.As(err, &shown) || shown.Remedy == "" {
+			t.Errorf("group %q: %v", group, err)
+		}
+	}
 	for _, spec := range []string{"nobody", "web:nogroup", "-1", "4294967296", "a:b:c"} {
 		_, err := img.User(spec)
 		var shown *workload.Error

@@ -24,13 +24,13 @@ func writesFor(l Layout, r workload.Resources) ([]Write, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := Writes(res, true)
-	if err != nil {
-		return nil, err
-	}
 	onV1 := func(controller string) bool {
 		h, ok := l.By[controller]
 		return ok && !h.V2()
+	}
+	list, err := Writes(withoutV1(res, onV1), true)
+	if err != nil {
+		return nil, err
 	}
 	var out []Write
 	for _, w := range list {
@@ -52,6 +52,20 @@ func writesFor(l Layout, r workload.Resources) ([]Write, error) {
 	return out, nil
 }
 
+// withoutV1 is res without what v2 refuses and v1 keeps here.
+func withoutV1(res *specs.LinuxResources, onV1 func(controller string) bool) *specs.LinuxResources {
+	out := *res
+	if onV1(Memory) {
+		out.Memory = nil
+	}
+	if out.CPU != nil && onV1("cpu") {
+		c := *out.CPU
+		c.RealtimeRuntime, c.RealtimePeriod = nil, nil
+		out.CPU = &c
+	}
+	return &out
+}
+
 // v1Name is what a v2 controller is called in v1.
 func v1Name(controller string) string {
 	if controller == "io" {
@@ -69,18 +83,21 @@ func resources(r workload.Resources) *specs.LinuxResources {
 		h = &workload.HostLimits{}
 	}
 	res := &specs.LinuxResources{}
-	if r.MemoryBytes > 0 || h.MemoryReservation > 0 {
-		res.Memory = &specs.LinuxMemory{Reservation: &h.MemoryReservation}
+	if r.MemoryBytes > 0 || h.MemoryReservation > 0 || h.Swappiness != nil {
+		res.Memory = &specs.LinuxMemory{Reservation: &h.MemoryReservation, Swappiness: h.Swappiness}
 	}
 	if r.MemoryBytes > 0 {
 		swap := r.MemoryBytes
 		if h.MemorySwap != 0 {
 			swap = h.MemorySwap
 		}
-		res.Memory.Limit, res.Memory.Swap = &r.MemoryBytes, &swap
+		res.Memory.Limit, res.Memory.Swap, res.Memory.DisableOOMKiller = &r.MemoryBytes, &swap, &h.OOMKillDisable
 	}
-	if r.CPUs > 0 || h.CPUShares > 0 || h.CPUSet != "" || h.MemSet != "" {
+	if r.CPUs > 0 || h.CPUShares > 0 || h.CPUSet != "" || h.MemSet != "" || h.RTRuntime > 0 {
 		res.CPU = &specs.LinuxCPU{Shares: &h.CPUShares, Cpus: h.CPUSet, Mems: h.MemSet}
+	}
+	if h.RTRuntime > 0 {
+		res.CPU.RealtimeRuntime, res.CPU.RealtimePeriod = &h.RTRuntime, &h.RTPeriod
 	}
 	if r.CPUs > 0 {
 		period := uint64(cpuPeriod)

@@ -24,12 +24,18 @@ func runExec(ctx context.Context, a *app, args []string) error {
 	fs.BoolVarP(&c.Interactive, "interactive", "i", false, "keep stdin open; without it the command reads end of file")
 	fs.BoolVarP(&c.TTY, "tty", "t", false, "give the command a terminal")
 	env := fs.StringArrayP("env", "e", nil, "set `KEY=VALUE`; KEY alone takes the caller's value")
+	envFiles := fs.StringArray("env-file", nil, "read environment variables from `FILE`")
 	fs.StringVarP(&c.Cwd, "workdir", "w", "", "working `DIR` of the command; default the run's")
 	fs.StringVarP(&c.User, "user", "u", "", "run as `USER[:GROUP]`, by name or number; default the run's")
 	fs.BoolVarP(&c.Detach, "detach", "d", false, "return once the command runs")
 	await := fs.Bool("await", false, "")
 	_ = fs.MarkHidden("await") // for duplex's own use: the run may be about to begin
+	var others refusals
+	others.register(fs, "privileged", "detach-keys")
 	if err := a.parse(fs, args); err != nil {
+		return err
+	}
+	if err := others.check(a); err != nil {
 		return err
 	}
 	switch {
@@ -52,7 +58,11 @@ func runExec(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	c.Argv, c.Env = fs.Args()[1:], fromCaller(*env)
+	c.Argv = fs.Args()[1:]
+	if c.Env, err = readEnvFiles(*envFiles); err != nil {
+		return err
+	}
+	c.Env = mergeEnv(c.Env, fromCaller(*env))
 	if c.TTY {
 		c.Size = winSize(sizeFD(a))
 	}

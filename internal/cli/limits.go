@@ -28,6 +28,9 @@ type limitFlags struct {
 	readOps, writeOps      []string
 	hugePages, ulimits     []string
 	oomScore               int
+	swappiness             int64
+	noOOMKill              bool
+	rtRuntime, rtPeriod    int64
 
 	// What they came to, and the CPUs that a quota is.
 	host     *workload.HostLimits
@@ -39,10 +42,14 @@ type limitFlags struct {
 func (l *limitFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&l.swap, "memory-swap", "", "`SIZE` of memory and swap together, -1 for all there is; by default no swap on top of --memory")
 	fs.StringVar(&l.reservation, "memory-reservation", "", "`SIZE` of memory that the container keeps when the host runs short")
+	fs.Int64Var(&l.swappiness, "memory-swappiness", -1, "how readily memory is swapped: `N` of 0 to 100 (cgroup v1)")
+	fs.BoolVar(&l.noOOMKill, "oom-kill-disable", false, "out of --memory, wait for some instead of being killed (cgroup v1)")
 	fs.StringVar(&l.shm, "shm-size", "", "`SIZE` of /dev/shm")
-	fs.Int64Var(&l.shares, "cpu-shares", 0, "share of busy processors: `N` against 1024")
+	fs.Int64VarP(&l.shares, "cpu-shares", "c", 0, "share of busy processors: `N` against 1024")
 	fs.Int64Var(&l.quota, "cpu-quota", 0, "`MICROSECONDS` of processor time in a period")
 	fs.Int64Var(&l.period, "cpu-period", 0, "that period, in `MICROSECONDS` (default 100000)")
+	fs.Int64Var(&l.rtRuntime, "cpu-rt-runtime", 0, "`MICROSECONDS` of real-time processes in a period (cgroup v1, a kernel with RT_GROUP_SCHED)")
+	fs.Int64Var(&l.rtPeriod, "cpu-rt-period", 0, "that period, in `MICROSECONDS` (default 1000000)")
 	fs.StringVar(&l.cpus, "cpuset-cpus", "", "run on the processors in `LIST` only, as 0-3,7")
 	fs.StringVar(&l.mems, "cpuset-mems", "", "memory of the NUMA nodes in `LIST` only")
 	fs.Int64Var(&l.ioWeight, "blkio-weight", 0, "share of busy disks: `N` of 10 to 1000")
@@ -70,6 +77,10 @@ var containerOnly = map[string]string{
 	"device-read-iops":    "a microVM does not see the host's devices",
 	"device-write-iops":   "a microVM does not see the host's devices",
 	"hugetlb-limit":       "a microVM's huge pages are its own memory",
+	"memory-swappiness":   "a microVM has no swap, and the host does not swap its memory on its account",
+	"oom-kill-disable":    "the kernel of a microVM decides what it does without memory",
+	"cpu-rt-runtime":      "a microVM's vCPUs are ordinary threads of the host; its kernel has real time of its own",
+	"cpu-rt-period":       "a microVM's vCPUs are ordinary threads of the host; its kernel has real time of its own",
 	"oom-score-adj":       "inside a microVM there is nobody else to be killed",
 }
 
@@ -83,7 +94,7 @@ func (l *limitFlags) parse(fs *pflag.FlagSet, iso workload.Isolation, o *runOpti
 		}
 	}
 	h := &workload.HostLimits{CPUSet: l.cpus, MemSet: l.mems}
-	for _, parse := range []func(*workload.HostLimits, *pflag.FlagSet, *runOptions) error{l.parseMemory, l.parseCPU, l.parseIO, l.parseRest} {
+	for _, parse := range []func(*workload.HostLimits, *pflag.FlagSet, *runOptions) error{l.parseMemory, l.parseCPU, l.parseOld, l.parseIO, l.parseRest} {
 		if err := parse(h, fs, o); err != nil {
 			return err
 		}
@@ -178,6 +189,49 @@ func (l *limitFlags) parseCPU(h *workload.HostLimits, fs *pflag.FlagSet, o *runO
 	h.CPUShares = uint64(l.shares)
 	if l.quota > 0 {
 		h.CPUPeriod, l.cpuQuota = uint64(period), float64(l.quota)/float64(period)
+	}
+	return nil
+}
+
+// oldOnly are the flags that only cgroup v1 can keep, with the controller.
+var oldOnly = map[string]string{"memory-swappiness": "memory", "oom-kill-disable": "memory", "cpu-rt-runtime": "cpu", "cpu-rt-period": "cpu"}
+
+// hasV2 reports whether a controller of this host is cgroup v2's.
+var hasV2 = func(controller string) bool {
+	layout, err := cgroup.Find()
+	h, ok := layout.By[controller]
+	return err == nil && ok && h.V2()
+}
+
+func (l *limitFlags) parseOld(h *workload.HostLimits, fs *pflag.FlagSet, o *runOptions) error {
+	period := int64(1_000_000)
+	if fs.Changed("cpu-rt-period") {
+		period = l.rtPeriod
+	}
+	switch {
+	case fs.Changed("memory-swappiness") && (l.swappiness < -1 || l.swappiness > 100):
+		return fmt.Errorf("--memory-swappiness=%d: out of range 0 to 100", l.swappiness)
+	case l.noOOMKill && o.memory == "":
+		return fmt.Errorf("--oom-kill-disable needs --memory: without a limit it is the host that runs out")
+	case fs.Changed("cpu-rt-period") && !fs.Changed("cpu-rt-runtime"):
+		return fmt.Errorf("--cpu-rt-period needs --cpu-rt-runtime: it is what the time is counted in")
+	case period < 1 || period > 1<<32:
+		return fmt.Errorf("--cpu-rt-period=%d: out of range 1 to %d", period, int64(1)<<32)
+	case fs.Changed("cpu-rt-runtime") && (l.rtRuntime < 1 || l.rtRuntime > period):
+		return fmt.Errorf("--cpu-rt-runtime=%d: out of range 1 to %d, the period", l.rtRuntime, period)
+	}
+	if l.swappiness >= 0 {
+		n := uint64(l.swappiness)
+		h.Swappiness = &n
+	}
+	if h.OOMKillDisable = l.noOOMKill; l.rtRuntime > 0 {
+		h.RTRuntime, h.RTPeriod = l.rtRuntime, uint64(period)
+	}
+	for _, name := range sortedNames(oldOnly) {
+		off := fs.Lookup(name).Value.String() == fs.Lookup(name).DefValue // says what is so anyway
+		if fs.Changed(name) && !off && hasV2(oldOnly[name]) {
+			return fmt.Errorf("--%s is for cgroup v1: this host has the %s controller by cgroup v2, which knows no such limit", name, oldOnly[name])
+		}
 	}
 	return nil
 }

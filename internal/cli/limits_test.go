@@ -76,6 +76,11 @@ func TestLimitFlagsRefused(t *testing.T) {
 		"--ulimit nofile=2:1":                  "--ulimit=nofile=2:1",
 		"--ulimit nofile=1 --ulimit nofile=2":  "twice",
 		"--oom-score-adj 1001":                 "out of range",
+		"--memory-swappiness 101":              "out of range 0 to 100",
+		"--oom-kill-disable":                   "--oom-kill-disable needs --memory",
+		"--cpu-rt-period 1000":                 "--cpu-rt-period needs --cpu-rt-runtime",
+		"--cpu-rt-runtime 5 --cpu-rt-period 0": "out of range 1 to",
+		"--cpu-rt-runtime 1000001":             "out of range 1 to 1000000, the period",
 	} {
 		if _, err := parseLimits(t, workload.Container, args); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", args, err, want)
@@ -85,5 +90,27 @@ func TestLimitFlagsRefused(t *testing.T) {
 		if _, err := parseLimits(t, workload.VM, "--"+name+"=1"); err == nil || !strings.Contains(err.Error(), "--"+name+" is for containers: ") {
 			t.Errorf("--%s of a microVM: %v", name, err)
 		}
+	}
+}
+
+// What only cgroup v1 can keep is refused by name on hosts that have the
+// controller by v2.
+func TestOldLimits(t *testing.T) {
+	defer func(old func(string) bool) { hasV2 = old }(hasV2)
+	for _, args := range []string{"--memory-swappiness 0", "-m 64m --oom-kill-disable", "--cpu-rt-runtime 1000", "--cpu-rt-runtime 1000 --cpu-rt-period 5000"} {
+		hasV2 = func(string) bool { return true }
+		if _, err := parseLimits(t, workload.Container, args); err == nil || !strings.Contains(err.Error(), "is for cgroup v1: this host has the") {
+			t.Errorf("%s on v2: %v", args, err)
+		}
+		hasV2 = func(string) bool { return false }
+		s, err := parseLimits(t, workload.Container, args)
+		h := s.Resources.Host
+		if err != nil || h.Swappiness == nil && !h.OOMKillDisable && h.RTRuntime != 1000 || h.RTRuntime > 0 && h.RTPeriod < 5000 {
+			t.Errorf("%s on v1: %+v, %v", args, h, err)
+		}
+	}
+	hasV2 = func(string) bool { return true }
+	if _, err := parseLimits(t, workload.Container, "--memory-swappiness -1 --oom-kill-disable=false"); err != nil {
+		t.Errorf("what is so anyway: %v", err)
 	}
 }

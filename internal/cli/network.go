@@ -23,6 +23,8 @@ type networkFlags struct {
 
 func (f *networkFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.network, "network", "none", "network: none; user, which needs no rights; bridge, for root; host, the host's own (containers); or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP] (microVMs); of a microVM also mac=ADDRESS")
+	fs.StringVar(&f.network, "net", "none", "")
+	_ = fs.MarkHidden("net") // docker's other name of it
 	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host inside, with --network user or bridge")
 }
 

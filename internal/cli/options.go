@@ -24,6 +24,7 @@ type runOptions struct {
 	volumes       []string
 	workdir       string
 	user          string
+	groups        []string
 	hostname      string
 	memory        string
 	cpus          float64
@@ -47,9 +48,10 @@ func (o *runOptions) register(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&o.volumes, "volume", "v", nil, "show a file or directory of the host inside: `HOST:GUEST[:ro]`")
 	fs.StringVarP(&o.workdir, "workdir", "w", "", "working `DIR` of the command")
 	fs.StringVarP(&o.user, "user", "u", "", "run as `USER[:GROUP]`, by name or number")
+	fs.StringArrayVar(&o.groups, "group-add", nil, "run with `GROUP` beside the user's own, by name or number")
 	fs.StringVarP(&o.hostname, "hostname", "h", "", "host `NAME` inside")
 	fs.StringVarP(&o.memory, "memory", "m", "", "memory limit, or the guest's memory: `SIZE` as 512m, 1g")
-	fs.Float64VarP(&o.cpus, "cpus", "c", 0, "number of `CPUS`, may be a fraction")
+	fs.Float64Var(&o.cpus, "cpus", 0, "number of `CPUS`, may be a fraction")
 	fs.Int64Var(&o.pids, "pids-limit", 0, "at most `N` processes; -1 for no limit")
 	fs.BoolVar(&o.readOnly, "read-only", false, "mount the root file system read-only")
 	fs.DurationVar(&o.timeout, "timeout", 0, "kill the command after `DURATION` (as 10s), status 124")
@@ -180,15 +182,23 @@ func (o *runOptions) environment(image []string, s workload.Spec) ([]string, err
 		base = append(base, "TERM=xterm")
 	}
 	base = append(base, "HOME="+firstOf(s.User.Home, "/"))
-	env := mergeEnv(base, image)
-	for _, f := range o.envFiles {
+	vars, err := readEnvFiles(o.envFiles)
+	if err != nil {
+		return nil, err
+	}
+	return mergeEnv(mergeEnv(mergeEnv(base, image), vars), fromCaller(o.env)), nil
+}
+
+// readEnvFiles is what files say, the last of them for each variable.
+func readEnvFiles(files []string) (env []string, err error) {
+	for _, f := range files {
 		vars, err := readEnvFile(f)
 		if err != nil {
 			return nil, &workload.Error{Op: "--env-file " + f, Err: err}
 		}
 		env = mergeEnv(env, vars)
 	}
-	return mergeEnv(env, fromCaller(o.env)), nil
+	return env, nil
 }
 
 // readEnvFile reads docker's format: KEY=VALUE or KEY a line, # starts a comment

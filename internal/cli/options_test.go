@@ -113,7 +113,7 @@ func TestBadFlagsAreNamed(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	s, err := parseRun(t, imageConfig{}, "-m", "512m", "-c", "1.5", "--pids-limit=-1", "--read-only", "--timeout=3s", "img", "x")
+	s, err := parseRun(t, imageConfig{}, "-m", "512m", "--cpus", "1.5", "--pids-limit=-1", "--read-only", "--timeout=3s", "img", "x")
 	if err != nil {
 		t.Fatal(err)
 	}

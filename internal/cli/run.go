@@ -33,6 +33,7 @@ type runFlags struct {
 	limits limitFlags
 	networkFlags
 	securityFlags
+	refusals
 	layers        container.Layers
 	isolation     string
 	vm, container bool
@@ -66,6 +67,7 @@ func (f *runFlags) register(fs *pflag.FlagSet) {
 	f.limits.register(fs)
 	f.networkFlags.register(fs)
 	f.securityFlags.register(fs)
+	f.refusals.register(fs)
 	fs.StringVar(&f.trace, "trace", "", "write every exit of the microVM to `FILE`; see 'duplex trace'")
 	fs.IntVar(&f.reportFD, "report-fd", 0, "")
 	fs.BoolVar(&f.probe, "probe", false, "")
@@ -131,6 +133,9 @@ func runRun(ctx context.Context, a *app, args []string) error {
 
 func (f *runFlags) run(ctx context.Context, a *app, fs *pflag.FlagSet, args []string, rec *workload.Recorder) (workload.Exit, error) {
 	var none workload.Exit
+	if err := f.refusals.check(a); err != nil {
+		return none, err
+	}
 	iso, err := f.pick(a, fs)
 	if err != nil {
 		return none, err
@@ -237,7 +242,8 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 		return nil, none, err
 	}
 	rec.Step("find the image")
-	user, err := img.User(f.user)
+	lookUp := func(user string) (workload.User, error) { return img.User(user, f.groups...) }
+	user, err := lookUp(f.user)
 	if err != nil {
 		return nil, none, err
 	}
@@ -248,7 +254,7 @@ func (f *runFlags) prepare(ctx context.Context, a *app, fs *pflag.FlagSet, iso w
 	}
 	f.limits.apply(&spec)
 	spec.Rootfs = img.Rootfs()
-	if err := a.tracked.describe(spec, img.User); err != nil {
+	if err := a.tracked.describe(spec, lookUp); err != nil {
 		return nil, none, err
 	}
 	if f.probe {

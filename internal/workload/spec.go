@@ -123,9 +123,18 @@ type Resources struct {
 type HostLimits struct {
 	// MemorySwap is memory and swap together, -1 for as much as there is; 0 is no
 	// swap on top of the limit of memory.
-	MemorySwap        int64  `json:"memory_swap,omitempty"`
-	MemoryReservation int64  `json:"memory_reservation,omitempty"`
-	CPUShares         uint64 `json:"cpu_shares,omitempty"` // against 1024
+	MemorySwap        int64 `json:"memory_swap,omitempty"`
+	MemoryReservation int64 `json:"memory_reservation,omitempty"`
+	// Swappiness is 0 to 100; nil leaves it. It, OOMKillDisable and the times of
+	// real-time processes are there on cgroup v1 only.
+	Swappiness *uint64 `json:"swappiness,omitempty"`
+	// OOMKillDisable lets processes wait for memory instead of killing one.
+	OOMKillDisable bool `json:"oom_kill_disable,omitempty"`
+	// RTRuntime is the time of real-time processes in each RTPeriod, in
+	// microseconds.
+	RTRuntime int64  `json:"rt_runtime,omitempty"`
+	RTPeriod  uint64 `json:"rt_period,omitempty"`
+	CPUShares uint64 `json:"cpu_shares,omitempty"` // against 1024
 	// CPUPeriod is the period in which CPUs is counted, in microseconds.
 	CPUPeriod uint64 `json:"cpu_period,omitempty"`
 	// CPUSet and MemSet are lists as "0-3,7".
