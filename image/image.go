@@ -141,16 +141,12 @@ type Source struct {
 	Ref    Reference
 	Digest string // 64 hexadecimal digits
 	Config Config
-	// Write makes the file system in out, a new and empty file.
+	// Write makes the file system in out, a new and empty file; see Writers.
 	Write func(ctx context.Context, out *os.File, opts Options) (erofs.Stats, error)
 }
 
-// Open opens what a reference names, by its kind. Package sources sets it: a
-// program without knows the images of directories and of the store.
-var Open map[Kind]func(Reference) (*Source, error)
-
-// ErrNotLinked reports an image of a kind that this program does not read.
-var ErrNotLinked = errors.New("this program does not read such images")
+// ErrNotLinked reports an image that is yet to be imported, in a program that cannot.
+var ErrNotLinked = errors.New("this program does not import such images")
 
 // ErrDigest reports content that is not what it is named by.
 var ErrDigest = errors.New("digest mismatch")
@@ -159,13 +155,17 @@ var ErrDigest = errors.New("digest mismatch")
 var ErrFormat = errors.New("not a usable image")
 
 func openSource(ctx context.Context, ref Reference) (*Source, error) {
-	if ref.Kind == KindRootfs {
+	switch ref.Kind {
+	case KindBuiltin:
+		return openBuiltin(ref)
+	case KindRootfs:
 		return openRootfs(ctx, ref)
+	case KindDockerArchive:
+		return openDockerArchive(ref)
+	case KindOCI:
+		return openOCI(ref)
 	}
-	if open := Open[ref.Kind]; open != nil {
-		return open(ref)
-	}
-	return nil, fmt.Errorf("%s: %w", ref, ErrNotLinked)
+	return nil, fmt.Errorf("%s: %w", ref, ErrReference)
 }
 
 // userError adds to an error what the user can do about it.

@@ -112,6 +112,9 @@ func (s *store) ensure(ctx context.Context, src *Source, opts Options) (*Image, 
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDamaged) {
 			return nil, err
 		}
+		if src.Write == nil {
+			return nil, ErrNotLinked
+		}
 		if err := s.importLocked(ctx, src, opts); err != nil {
 			return nil, err
 		}
