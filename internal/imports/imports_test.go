@@ -47,9 +47,9 @@ var (
 		"cmd/duplex-oci": nil, "cmd/duplex-run": {"regexp"}, "container/init": {"regexp", "crypto"},
 	}
 	tooMuch = []string{
-		"net/http", "crypto/tls", "crypto/x509", "archive/tar",
+		"net/http", "crypto/tls", "crypto/x509",
 		"gvisor.dev/", "github.com/vishvananda/netlink", "github.com/mdlayher/netlink", "github.com/google/nftables",
-		"github.com/google/go-containerregistry", "github.com/klauspost/compress", "github.com/moby/profiles",
+		"github.com/klauspost/compress", "github.com/moby/profiles",
 		module + "microvm", module + "vmm/", module + "kernel", module + "initramfs", module + "lab", module + "network/user",
 	}
 )
