@@ -314,7 +314,11 @@ func ociDelete(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string)
 	if c.VM != nil && o.guest == nil {
 		return cmdline.BecomeWhole("delete the microVM", os.Args[1:])
 	}
-	return o.fail(c.Delete(ctx, *force, o.warnLog))
+	err = c.Delete(ctx, *force, o.warnLog)
+	if errors.Is(err, oci.ErrNotStopped) {
+		return &workload.Error{Op: o.cmd.name, Err: err, Remedy: "End it first, by 'duplex oci kill', or have delete --force do it."}
+	}
+	return o.fail(err)
 }
 
 // ociRunRun is `duplex oci run`: the container's program has this process's
@@ -337,12 +341,11 @@ func ociRunRun(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string)
 		run.Terminal = console.attach
 	}
 	if !*detach {
-		o.stopSignals()
 		signals := make(chan os.Signal, 16)
 		signal.Notify(signals)
 		signal.Reset(syscall.SIGURG) // of Go's scheduler
 		defer signal.Stop(signals)
-		run.Signals = signals
+		run.Signals, run.Started = signals, o.stopSignals
 	}
 	status, err := oci.Run(ctx, run)
 	if err != nil {
