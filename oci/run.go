@@ -20,6 +20,7 @@ type RunOptions struct {
 	Detach  bool             // return when the program has started
 	Keep    bool             // do not delete the container in the end
 	Signals <-chan os.Signal // go to the container; may be nil
+	Started func()           // called when it has started: ctx ends it no more; may be nil
 }
 
 // Run creates and starts a container, waits for its end and deletes it. It
@@ -32,6 +33,9 @@ func Run(ctx context.Context, o RunOptions) (int, error) {
 	defer c.Close()
 	if err := c.Start(ctx); err != nil {
 		return 0, errors.Join(err, c.Delete(context.WithoutCancel(ctx), true, o.warn))
+	}
+	if o.Started != nil {
+		o.Started()
 	}
 	if o.Detach {
 		return 0, nil
