@@ -17,9 +17,9 @@ var SpecVersion = specs.Version
 // RunOptions are what Run is given.
 type RunOptions struct {
 	CreateOptions
-	Detach  bool             // return when the program has started
-	Keep    bool             // do not delete the container in the end
-	Signals <-chan os.Signal // go to the container; may be nil
+	Detach  bool    // return when the program has started
+	Keep    bool    // do not delete the container in the end
+	Signals Signals // for the container; before it starts they cancel the context
 }
 
 // Run creates and starts a container, waits for its end and deletes it. It
@@ -30,6 +30,7 @@ func Run(ctx context.Context, o RunOptions) (int, error) {
 		return 0, err
 	}
 	defer c.Close()
+	signals := o.Signals.take()
 	if err := c.Start(ctx); err != nil {
 		return 0, errors.Join(err, c.Delete(context.WithoutCancel(ctx), true, o.warn))
 	}
@@ -37,7 +38,7 @@ func Run(ctx context.Context, o RunOptions) (int, error) {
 		return 0, nil
 	}
 	c.Close() // others may kill it, exec in it, delete it
-	status, err := c.wait(o.Signals)
+	status, err := c.wait(signals)
 	if status == 128+int(unix.SIGKILL) && c.Cgroups.OOMKills() > 0 {
 		o.warn("killed for want of memory: linux.resources.memory.limit is too low for it")
 	}
@@ -66,6 +67,16 @@ func (o CreateOptions) warn(text string) {
 // forwards signals to it.
 func (c *Container) wait(signals <-chan os.Signal) (int, error) {
 	return waitFor(c.Pid, signals)
+}
+
+// Signals takes over those of this process: for a program that may have begun.
+type Signals func() <-chan os.Signal
+
+func (s Signals) take() <-chan os.Signal {
+	if s == nil {
+		return nil
+	}
+	return s()
 }
 
 func waitFor(pid int, signals <-chan os.Signal) (int, error) {

@@ -64,13 +64,13 @@ var ErrExist = errors.New("container with given ID already exists")
 // DefaultRoot returns the directory that holds the state directories when the
 // user names none: /run/duplex-oci for root, else below $XDG_RUNTIME_DIR.
 func DefaultRoot() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+	if os.Geteuid() == 0 {
+		return "/run/duplex-oci" // without a look at the environment, which Go would index
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
 		return filepath.Join(dir, "duplex-oci")
 	}
-	if os.Geteuid() != 0 {
-		return filepath.Join(os.TempDir(), fmt.Sprintf("duplex-oci-%d", os.Geteuid()))
-	}
-	return "/run/duplex-oci"
+	return filepath.Join(os.TempDir(), fmt.Sprintf("duplex-oci-%d", os.Geteuid()))
 }
 
 // checkID refuses what is no plain file name, runc's rule.

@@ -36,6 +36,8 @@ type app struct {
 	signal *atomic.Int32
 	// stopSignals ends the default handling of signals; idempotent.
 	stopSignals func()
+	// takeSignals has them go to who calls it.
+	takeSignals func() <-chan os.Signal
 	// finish prints an error, once, and returns the exit status.
 	finish func(error) int
 	// tracked is the run of this process, if it is one that others see.
@@ -82,7 +84,7 @@ var ociCommand = command{
 	args:    "COMMAND [FLAGS] [ARGS]",
 	summary: ocicli.Summary,
 	run: func(ctx context.Context, a *app, args []string) error {
-		return ocicli.Run(ctx, ocicli.Streams{In: a.in, Out: a.out, Err: a.err, StopSignals: a.stopSignals, Guest: a.ociGuest}, args)
+		return ocicli.Run(ctx, ocicli.Streams{In: a.in, Out: a.out, Err: a.err, Signals: a.takeSignals, Guest: a.ociGuest}, args)
 	},
 }
 
@@ -99,7 +101,7 @@ func Main(argv []string, stdin *os.File, stdout, stderr io.Writer) int {
 	container.Init() // does not return in a container's own processes
 	Link()
 	var signals cmdline.Signals
-	a := &app{in: stdin, out: stdout, err: stderr, signal: &signals.Number, stopSignals: signals.Stop}
+	a := &app{in: stdin, out: stdout, err: stderr, signal: &signals.Number, stopSignals: signals.Stop, takeSignals: signals.Take}
 	a.finish = func(err error) int { return signals.Finish(stderr, err) }
 	ctx, stop := signals.Notify() // `run` takes the signals over itself
 	defer stop()

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -252,7 +250,7 @@ func (o *ociApp) guestOf(ctx context.Context) (oci.Guest, error) {
 func becomeWhole(op string) error {
 	err := errors.New("this program makes containers only")
 	if os.Args[0] != wholeName {
-		err = unix.Exec("/proc/self/exe", append([]string{wholeName}, os.Args[1:]...), os.Environ())
+		err = unix.Exec("/proc/self/exe", append([]string{wholeName}, os.Args[1:]...), cmdline.Environ())
 	}
 	return &workload.Error{Op: op, Err: err, Remedy: "Use the duplex of 'make build'."}
 }
@@ -352,12 +350,7 @@ func ociRunRun(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string)
 		run.Terminal = console.attach
 	}
 	if !*detach {
-		o.stopSignals()
-		signals := make(chan os.Signal, 16)
-		signal.Notify(signals)
-		signal.Reset(syscall.SIGURG) // of Go's scheduler
-		defer signal.Stop(signals)
-		run.Signals = signals
+		run.Signals = o.signals
 	}
 	status, err := oci.Run(ctx, run)
 	if err != nil {
