@@ -344,12 +344,13 @@ func (c *Container) follow(ctx context.Context, o CreateOptions, p *handshake.Pl
 	if err := c.moveNetDevices(); err != nil {
 		return err
 	}
-	p.State = c.stateJSON(specs.StateCreated)
-	first := handshake.Message{Kind: handshake.KindPlan, Plan: p}
-	if c.VM != nil { // its supervisor reads the state
-		first = handshake.Message{Kind: handshake.KindGo}
-	}
 	if child.direct == nil {
+		first := handshake.Message{Kind: handshake.KindPlan, Plan: p}
+		if c.VM != nil { // its supervisor reads the state
+			first = handshake.Message{Kind: handshake.KindGo}
+		} else {
+			p.State = c.stateJSON(specs.StateCreated)
+		}
 		if err := child.conn.Send(first); err != nil {
 			return child.blame(err)
 		}

@@ -76,9 +76,15 @@ type Script struct {
 	calls  []pending
 	labels map[Label]int // of calls
 	step   string
-	steps  map[Addr]string
+	steps  []step
 	more   Addr // where the last part leads
 	err    error
+}
+
+// step is the name of the calls from an address on.
+type step struct {
+	from Addr
+	name string
 }
 
 type pending struct {
@@ -99,7 +105,7 @@ func New() (*Script, error) {
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
-	return &Script{file: os.NewFile(uintptr(fd), "script"), mem: make([]byte, headerSize, 16<<10), steps: map[Addr]string{}}, nil
+	return &Script{file: os.NewFile(uintptr(fd), "script"), mem: make([]byte, headerSize, 16<<10)}, nil
 }
 
 // File is what the process has as Program's descriptor.
@@ -189,7 +195,9 @@ func (s *Script) Flush() error {
 		return uint64(first) + uint64(i)*callSize
 	}
 	for i, c := range s.calls {
-		s.steps[first+Addr(i)*callSize] = c.step
+		if n := len(s.steps); n == 0 || s.steps[n-1].name != c.step {
+			s.steps = append(s.steps, step{first + Addr(i)*callSize, c.step})
+		}
 		s.mem = c.encode(s.mem, at)
 	}
 	last := pending{branch: true, word: base} // its target is the next part's
@@ -256,5 +264,10 @@ func (s *Script) Failure() (step string, errno syscall.Errno) {
 	if err != nil {
 		return "", 0
 	}
-	return s.steps[Addr(at)], syscall.Errno(n)
+	for _, p := range s.steps { // in the order of their addresses
+		if p.from <= Addr(at) {
+			step = p.name
+		}
+	}
+	return step, syscall.Errno(n)
 }
