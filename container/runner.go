@@ -15,6 +15,7 @@ import (
 
 	"github.com/duplex-run/duplex/container/cgroup"
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/container/program"
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/launch"
@@ -65,6 +66,7 @@ type run struct {
 	scratch  *hostdir.Run
 	cgroup   *cgroup.Set
 	init     *os.Process
+	direct   *direct        // of a container without processes of Go's; nil
 	conn     handshake.Conn // to init
 	exec     handshake.Conn // to exec
 	streams  *streams
@@ -132,6 +134,26 @@ func (r *run) start(stdio workload.Stdio) (err error) {
 	if r.network, err = startNetwork(r.options.Network); err != nil {
 		return &handshake.StepError{Step: "make the network", Err: err}
 	}
+	if r.streams, err = openStreams(r.spec, stdio); err != nil {
+		return err
+	}
+	err = inside.ErrNotHere
+	if r.canDirect() {
+		err = r.startDirect()
+	}
+	if errors.Is(err, inside.ErrNotHere) {
+		err = r.startInit()
+	}
+	r.streams.closeChild()
+	if err != nil {
+		return &handshake.StepError{Step: "create the namespaces", Err: err}
+	}
+	r.rec.Stamp(workload.PhaseCreated)
+	return nil
+}
+
+// startInit starts a process of Go's as PID 1.
+func (r *run) startInit() (err error) {
 	var initEnd, execEnd *os.File
 	if r.conn, initEnd, err = handshake.Pair(); err != nil {
 		return err
@@ -141,9 +163,6 @@ func (r *run) start(stdio workload.Stdio) (err error) {
 		return err
 	}
 	defer func() { _ = execEnd.Close() }()
-	if r.streams, err = openStreams(r.spec, stdio); err != nil {
-		return err
-	}
 	exe, err := program.Open()
 	if err != nil {
 		return err
@@ -153,12 +172,7 @@ func (r *run) start(stdio workload.Stdio) (err error) {
 	r.init, err = os.StartProcess(programPath, []string{handshake.InitName}, &os.ProcAttr{
 		Dir: "/", Env: handshake.Environment, Files: append(files, cgroupFiles(r.cgroup)...), Sys: r.attributes(),
 	})
-	r.streams.closeChild()
-	if err != nil {
-		return &handshake.StepError{Step: "create the namespaces", Err: err}
-	}
-	r.rec.Stamp(workload.PhaseCreated)
-	return nil
+	return err
 }
 
 // programPath names the executable among the descriptors that init starts with.
@@ -185,19 +199,35 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 	if err != nil {
 		return nil, &handshake.StepError{Step: "make the network", Err: err}
 	}
-	if err := r.conn.Send(handshake.Message{Kind: handshake.KindSetup, Setup: &handshake.Setup{
+	setup := &handshake.Setup{
 		Rootfs: r.spec.Rootfs, Hostname: launch.Hostname(r.spec),
 		Rootless: r.ids.rootless, WaitMapped: r.ids.helper, TTYGroup: !r.ids.single,
 		SentLower: r.ids.own, CgroupFD: r.cgroup.Unified() != nil, ExecFiles: len(execFiles(r.cgroup)),
 		Extra: r.spec.Extra, Volumes: r.spec.Volumes, ShmBytes: r.spec.ShmBytes, Shared: r.layers.shared(), NoMasks: r.layers.NoMasks,
 		Network: network,
-	}}); err != nil {
+	}
+	r.spec.Extra = nil // not for exec, nor to be kept
+	_, pidsLimit := r.cgroup.PidsLimit()
+	r.execute = handshake.Execute{
+		Spec: r.spec, SingleID: r.ids.single, Caps: r.layers.caps, Seccomp: r.layers.filter,
+		Landlock: r.landlock(), AppArmor: r.layers.apparmor, NewPrivileges: r.layers.NewPrivileges, HostCgroup: r.layers.HostCgroup,
+		CgroupTasks: len(r.cgroup.Tasks()), CgroupMounts: r.cgroup.Names(),
+		CgroupUnified: cgroup.OnlyUnified(), PidsLimit: pidsLimit,
+	}
+	if r.direct != nil {
+		return r.becomeWorkload(setup)
+	}
+	return r.tell(setup, stdio)
+}
+
+// tell tells init and exec, which are of Go's, what to do.
+func (r *run) tell(setup *handshake.Setup, stdio workload.Stdio) (*workload.Exit, error) {
+	if err := r.conn.Send(handshake.Message{Kind: handshake.KindSetup, Setup: setup}); err != nil {
 		return nil, err
 	}
 	if err := r.sendImage(); err != nil {
 		return nil, err
 	}
-	r.spec.Extra = nil // not for exec, nor to be kept
 	if err := r.ids.write(r.init.Pid); err != nil {
 		return nil, &handshake.StepError{Step: "map user ids", Err: err}
 	}
@@ -205,13 +235,6 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 		if err := r.conn.Send(handshake.Message{Kind: handshake.KindMapped}); err != nil {
 			return nil, err
 		}
-	}
-	_, pidsLimit := r.cgroup.PidsLimit()
-	r.execute = handshake.Execute{
-		Spec: r.spec, SingleID: r.ids.single, Caps: r.layers.caps, Seccomp: r.layers.filter,
-		Landlock: r.landlock(), AppArmor: r.layers.apparmor, NewPrivileges: r.layers.NewPrivileges, HostCgroup: r.layers.HostCgroup,
-		CgroupTasks: len(r.cgroup.Tasks()), CgroupMounts: r.cgroup.Names(),
-		CgroupUnified: cgroup.OnlyUnified(), PidsLimit: pidsLimit,
 	}
 	if err := r.exec.Send(handshake.Message{Kind: handshake.KindExecute, Execute: &r.execute}); err != nil {
 		return nil, r.blame(err)
@@ -286,21 +309,31 @@ func (r *run) stamp(stamps []handshake.Stamp) {
 // follow forwards signals and window sizes until init reports the exit.
 func (r *run) follow(ctx context.Context, stdio workload.Stdio) (*workload.Exit, error) {
 	type result struct {
-		m   handshake.Message
-		err error
+		exit *workload.Exit
+		err  error
 	}
 	results := make(chan result, 1)
-	go func() {
+	await := func() result {
 		m, err := r.conn.Expect(handshake.KindExit)
-		results <- result{m, err}
-	}()
-	res, timedOut := attend(r, results, stdio, deeds{
-		// An error means that init is gone: its exit is on the way.
-		signal: func(s workload.Signal) {
-			_ = r.conn.Send(handshake.Message{Kind: handshake.KindSignal, Signal: int(s)})
-		},
-		kill: r.kill,
-	})
+		return result{m.Exit, err}
+	}
+	// An error means that init is gone: its exit is on the way.
+	do := deeds{kill: r.kill, signal: func(s workload.Signal) {
+		_ = r.conn.Send(handshake.Message{Kind: handshake.KindSignal, Signal: int(s)})
+	}}
+	if d := r.direct; d != nil {
+		await = func() result {
+			d.made.AwaitEnd()
+			exit, err := d.made.Exit()
+			if err == nil && exit == nil {
+				err = io.EOF
+			}
+			return result{exit, err}
+		}
+		do.signal = func(s workload.Signal) { d.made.Signal(unix.Signal(s)) }
+	}
+	go func() { results <- await() }()
+	res, timedOut := attend(r, results, stdio, do)
 	switch {
 	case timedOut:
 		return &workload.Exit{TimedOut: true}, nil
@@ -310,7 +343,7 @@ func (r *run) follow(ctx context.Context, stdio workload.Stdio) (*workload.Exit,
 	case res.err != nil:
 		return nil, res.err
 	}
-	return res.m.Exit, nil
+	return res.exit, nil
 }
 
 // account records what the container used and adds to exit what the kernel did
@@ -373,7 +406,7 @@ func (r *run) close() error {
 			_ = c.F.Close()
 		}
 	}
-	errs := []error{r.network.close()}
+	errs := []error{r.direct.close(), r.network.close()}
 	if r.streams != nil {
 		errs = append(errs, r.streams.close())
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/duplex-run/duplex/container/handshake"
 	"github.com/duplex-run/duplex/container/hook"
+	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/container/seccomp"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/oci/cgroups"
@@ -310,7 +311,7 @@ func (c *Container) startFirst(o CreateOptions, p *handshake.Plan) (*child, erro
 	}
 	if c.canDirect(p) {
 		ch, err := c.startDirect(o, p)
-		if !errors.Is(err, errNotHere) {
+		if !errors.Is(err, inside.ErrNotHere) {
 			return ch, err
 		}
 		_ = os.Remove(c.path(startSock)) // it is made anew

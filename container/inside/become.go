@@ -26,14 +26,7 @@ func (d *Direct) become(o *oci, landlock bool) error {
 		s.Add(script.Call{Number: unix.SYS_KEYCTL, Ignore: true,
 			Args: []script.Arg{script.Val(unix.KEYCTL_JOIN_SESSION_KEYRING), script.Val(s.String(name))}})
 	}
-	s.Step("reset the signals")
-	action := s.Words(0, 0, 0, 0) // struct sigaction, of SIG_DFL
-	for n := unix.Signal(1); n <= 64; n++ {
-		// It has what this process had when it forked, but no handlers.
-		if ignored(n) {
-			s.Call(unix.SYS_RT_SIGACTION, script.Val(int(n)), script.Val(action), script.Val(0), script.Val(8))
-		}
-	}
+	d.resetSignals()
 	s.Call(unix.SYS_UMASK, script.Val(p.Umask))
 	if err := d.raiseRlimits(); err != nil {
 		return err
@@ -45,8 +38,20 @@ func (d *Direct) become(o *oci, landlock bool) error {
 	d.enterCwd()
 	s.Step("wait for start")
 	d.tell(toldReady)
-	d.execute(o, d.awaitStart())
+	d.execute(o.path, d.awaitStart())
 	return nil
+}
+
+func (d *Direct) resetSignals() {
+	s := d.script
+	s.Step("reset the signals")
+	action := s.Words(0, 0, 0, 0) // struct sigaction, of SIG_DFL
+	for n := unix.Signal(1); n <= 64; n++ {
+		// It has what this process had when it forked, but no handlers.
+		if ignored(n) {
+			s.Call(unix.SYS_RT_SIGACTION, script.Val(int(n)), script.Val(action), script.Val(0), script.Val(8))
+		}
+	}
 }
 
 // raiseRlimits is for the limits what function raiseRlimits is.
@@ -211,8 +216,9 @@ func ScriptFailed(name string, code int64) error {
 	return &handshake.StepError{Step: "exec", Err: cannotExecute(launch.ExecFailed(name, unix.Errno(-code)))}
 }
 
-// execute is execute behind awaitStart: who started the container is told why not.
-func (d *Direct) execute(o *oci, conn script.Addr) {
+// execute executes the program at path; who is at the other end of the connection is
+// told why not.
+func (d *Direct) execute(path string, conn script.Addr) {
 	p, s := d.plan.Process, d.script
 	// What is sent: four bytes in front of the code.
 	said := s.Words(handshake.ScriptHead<<32, 0)
@@ -222,7 +228,7 @@ func (d *Direct) execute(o *oci, conn script.Addr) {
 		d.seccomp("no filter")
 	}
 	s.Step("exec")
-	s.Add(script.Call{Number: unix.SYS_EXECVE, Args: []script.Arg{script.Val(s.String(o.path)), script.Val(s.Strings(p.Argv)), script.Val(s.Strings(p.Env))},
+	s.Add(script.Call{Number: unix.SYS_EXECVE, Args: []script.Arg{script.Val(s.String(path)), script.Val(s.Strings(p.Argv)), script.Val(s.Strings(p.Env))},
 		Result: code, Ignore: true})
 	tell := func(said script.Addr) {
 		s.Add(script.Call{Number: unix.SYS_WRITE, Args: []script.Arg{script.Of(conn), script.Val(said + 4), script.Val(12)}, Ignore: true})

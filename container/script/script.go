@@ -19,13 +19,18 @@ const (
 	maxSize = 0x1000000
 )
 
-// The header: the first call, the one at hand, and the error that ended it.
+// The header: the first call, the one at hand, the last error that was not expected,
+// and where that was.
 const (
 	offFirst = 8 * iota
 	offAt
 	offErrno
+	offFailed
 	headerSize
 )
+
+// Errno is a word: 0, or the last error that a call was not told to expect.
+const Errno Addr = base + offErrno
 
 // callSize is the size of a call in the script: its number, six arguments, flags,
 // where its result goes, the error that is none, where that leads, where others do.
@@ -256,11 +261,15 @@ func (s *Script) Word(a Addr) (uint64, error) {
 // Failure is the step at which the process is, and the error that ended it there,
 // or 0.
 func (s *Script) Failure() (step string, errno syscall.Errno) {
-	at, err := s.Word(base + offAt)
+	n, err := s.Word(Errno)
 	if err != nil {
 		return "", 0
 	}
-	n, err := s.Word(base + offErrno)
+	where := Addr(base + offAt)
+	if n != 0 {
+		where = base + offFailed
+	}
+	at, err := s.Word(where)
 	if err != nil {
 		return "", 0
 	}
