@@ -258,8 +258,9 @@ func (s *Script) Word(a Addr) (uint64, error) {
 	return binary.LittleEndian.Uint64(b[:]), nil
 }
 
-// Failure is the step at which the process is, and the error that ended it there,
-// or 0.
+// Failure is the step of the last call that failed without being told to expect it,
+// and its error; where there is none, the step at which the process is,
+// and 0.
 func (s *Script) Failure() (step string, errno syscall.Errno) {
 	n, err := s.Word(Errno)
 	if err != nil {
