@@ -1,10 +1,12 @@
 package image
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"slices"
 
@@ -26,49 +28,18 @@ func (i *Image) User(flag string, groups ...string) (workload.User, error) {
 	if spec == "" {
 		spec = i.Config.User
 	}
-	u, err := i.user(spec)
+	u, err := i.user(spec, groups)
 	if err != nil {
-		return workload.User{}, &workload.Error{Op: fmt.Sprintf("user %q", spec), Err: err,
-			Remedy: "Name a user of the image's /etc/passwd, or a number: --user 1000:1000."}
-	}
-	if len(groups) == 0 {
-		return u, nil
-	}
-	if err := i.addGroups(&u, groups); err != nil {
-		return workload.User{}, &workload.Error{Op: fmt.Sprintf("groups %q", groups), Err: err,
-			Remedy: "Name groups of the image's /etc/group, or numbers: --group-add 1001."}
+		op, remedy := fmt.Sprintf("user %q", spec), "Name a user of the image's /etc/passwd, or a number: --user 1000:1000."
+		if len(groups) > 0 {
+			op, remedy = fmt.Sprintf("user %q, groups %q", spec, groups), "Name what is in the image's /etc/passwd and /etc/group, or numbers: --group-add 1001."
+		}
+		return workload.User{}, &workload.Error{Op: op, Err: err, Remedy: remedy}
 	}
 	return u, nil
 }
 
-// addGroups gives u further groups.
-func (i *Image) addGroups(u *workload.User, groups []string) (err error) {
-	if slices.Contains(groups, "") {
-		return errors.New("an empty name") // which the library does not survive
-	}
-	fsys, closer, err := i.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closer.Close()) }()
-	group, err := accounts(fsys, "etc/group")
-	if err != nil {
-		return err
-	}
-	found, err := user.GetAdditionalGroups(groups, group)
-	if err != nil {
-		return err
-	}
-	slices.Sort(found)
-	for _, g := range found {
-		if !slices.Contains(u.Groups, uint32(g)) {
-			u.Groups = append(u.Groups, uint32(g))
-		}
-	}
-	return nil
-}
-
-func (i *Image) user(spec string) (_ workload.User, err error) {
+func (i *Image) user(spec string, groups []string) (_ workload.User, err error) {
 	fsys, closer, err := i.Open()
 	if err != nil {
 		return workload.User{}, err
@@ -82,13 +53,35 @@ func (i *Image) user(spec string) (_ workload.User, err error) {
 	if err != nil {
 		return workload.User{}, err
 	}
-	found, err := user.GetExecUser(spec, &user.ExecUser{Home: "/"}, passwd, group)
+	return lookUp(spec, groups, passwd, group)
+}
+
+// lookUp finds a user and groups in files of accounts.
+func lookUp(spec string, groups []string, passwd, group []byte) (workload.User, error) {
+	found, err := user.GetExecUser(spec, &user.ExecUser{Home: "/"}, bytes.NewReader(passwd), bytes.NewReader(group))
 	if err != nil {
 		return workload.User{}, err
 	}
+	if slices.Contains(groups, "") {
+		return workload.User{}, errors.New("a group without a name") // which the library does not survive
+	}
+	more, err := user.GetAdditionalGroups(groups, bytes.NewReader(group))
+	if err != nil {
+		return workload.User{}, err
+	}
+	slices.Sort(more)
+	// The library takes the numbers in the files as they are: 4294967295 would mean
+	// "no change" to setresuid(2), and leave root what it is.
+	for _, id := range slices.Concat([]int{found.Uid, found.Gid}, found.Sgids) {
+		if id < 0 || id > math.MaxInt32 {
+			return workload.User{}, fmt.Errorf("%d is no user or group: %w", id, user.ErrRange)
+		}
+	}
 	out := workload.User{UID: uint32(found.Uid), GID: uint32(found.Gid), Home: found.Home}
-	for _, g := range found.Sgids {
-		out.Groups = append(out.Groups, uint32(g))
+	for _, g := range slices.Concat(found.Sgids, more) {
+		if !slices.Contains(out.Groups, uint32(g)) {
+			out.Groups = append(out.Groups, uint32(g))
+		}
 	}
 	return out, nil
 }
@@ -107,9 +100,9 @@ func (i *Image) Open() (fs.FS, io.Closer, error) {
 	return fsys, f, nil
 }
 
-// accounts reads a regular file of the image as a bounded stream; a missing
-// one, or one that is something else, is nil, which means no accounts.
-func accounts(fsys fs.FS, name string) (io.Reader, error) {
+// accounts reads a regular file of the image; a missing one, or one that is
+// something else, is nil, which means no accounts.
+func accounts(fsys fs.FS, name string) ([]byte, error) {
 	info, err := fs.Stat(fsys, name)
 	if err != nil || !info.Mode().IsRegular() {
 		return nil, nil // whatever is wrong there, the image names nobody
@@ -117,9 +110,9 @@ func accounts(fsys fs.FS, name string) (io.Reader, error) {
 	if info.Size() > maxAccountFile {
 		return nil, fmt.Errorf("/%s: %d bytes, more than %d", name, info.Size(), maxAccountFile)
 	}
-	f, err := fsys.Open(name)
+	data, err := fs.ReadFile(fsys, name)
 	if err != nil {
 		return nil, fmt.Errorf("/%s: %w", name, err)
 	}
-	return io.LimitReader(f, maxAccountFile), nil
+	return data, nil
 }

@@ -21,7 +21,7 @@ func testContext() (context.Context, func()) {
 func TestUser(t *testing.T) {
 	newStore(t)
 	img := resolve(t, ociLayout(t, plain(tarOf(t,
-		text("real/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:33:44:w:/var/www:/bin/false\nbroken\n:::\n9:x:1:1::/nine:\n"),
+		text("real/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:33:44:w:/var/www:/bin/false\nbroken\n:::\n9:x:1:1::/nine:\nunchanged:x:4294967295:1::/:\nwrapped:x:-1:1::/:\n"),
 		member{name: "etc/passwd", link: "../real/passwd"},
 		text("etc/group", "root:x:0:\nweb:x:44:\nstaff:x:50:root,web\n"),
 	))), image.Options{})
@@ -56,7 +56,7 @@ func TestUser(t *testing.T) {
 			t.Errorf("group %q: %v", group, err)
 		}
 	}
-	for _, spec := range []string{"nobody", "web:nogroup", "-1", "4294967296", "a:b:c"} {
+	for _, spec := range []string{"nobody", "web:nogroup", "unchanged", "wrapped", "-1", "4294967296", "a:b:c"} {
 		_, err := img.User(spec)
 		var shown *workload.Error
 		if !errors.As(err, &shown) || shown.Remedy == "" {

@@ -30,6 +30,8 @@ type Machine struct {
 	Guest
 	Net    guestNet `json:"net"`
 	Paused bool     `json:"paused,omitempty"`
+	// Names are those of the uts namespace that the bundle joins, as they were.
+	Names *utsNames `json:"names,omitempty"`
 	// Host is what holds for the machine's processes on the host; may be nil.
 	Host *specs.LinuxResources `json:"host,omitempty"`
 }
@@ -77,7 +79,58 @@ func (o CreateOptions) machine(ctx context.Context, s *specs.Spec, bundle string
 	if err != nil {
 		return nil, err
 	}
-	return &Machine{Guest: guest, Net: g.net, Host: g.host}, nil
+	m := &Machine{Guest: guest, Net: g.net, Host: g.host}
+	if g.uts != "" {
+		if m.Names, err = namesOf(g.uts); err != nil {
+			o.warn(fmt.Sprintf("linux.namespaces: the machine does not get the names of the uts namespace %s: %v", g.uts, err))
+		}
+	}
+	return m, nil
+}
+
+// utsNames are the names that a uts namespace holds.
+type utsNames struct {
+	Host   string `json:"host"`
+	Domain string `json:"domain,omitempty"`
+}
+
+// namesOf reads the names of the namespace at path.
+func namesOf(path string) (*utsNames, error) {
+	f, err := openNamespace(specs.UTSNamespace, path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	var name unix.Utsname
+	done := make(chan error)
+	onThread(func() {
+		err := unix.Setns(int(f.Fd()), unix.CLONE_NEWUTS)
+		if err == nil {
+			err = unix.Uname(&name)
+		}
+		done <- err
+	})
+	if err := <-done; err != nil {
+		return nil, err
+	}
+	n := &utsNames{Host: unix.ByteSliceToString(name.Nodename[:]), Domain: unix.ByteSliceToString(name.Domainname[:])}
+	if n.Domain == "(none)" { // as the kernel says that it has none
+		n.Domain = ""
+	}
+	return n, nil
+}
+
+// give has the guest's container called so, where its bundle has no names itself.
+func (n *utsNames) give(s *specs.Spec) {
+	if n == nil {
+		return
+	}
+	if s.Hostname == "" {
+		s.Hostname = n.Host
+	}
+	if s.Domainname == "" {
+		s.Domainname = n.Domain
+	}
 }
 
 // supervisorName is argv[0] of the process that has a container's machine: its
@@ -114,6 +167,7 @@ func (c *Container) startSupervisor(o CreateOptions) (*child, error) {
 	if os.Geteuid() != 0 {
 		ownNamespace(sys)
 	}
+	var denied error
 	enter := func() error { return nil }
 	switch n, ok := namespace(c.Spec, specs.NetworkNamespace); {
 	case c.VM.Net == netUser: // it reaches the host's network from here
@@ -125,11 +179,19 @@ func (c *Container) startSupervisor(o CreateOptions) (*child, error) {
 			return nil, err
 		}
 		l.owned = append(l.owned, f)
-		enter = func() error { return unix.Setns(int(f.Fd()), unix.CLONE_NEWNET) }
+		enter = func() error {
+			if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+				denied = cannotJoin(n, err)
+			}
+			return denied
+		}
 	}
 	ch, err := c.startHelper(l, supervisorName, sys, enter)
-	if err != nil {
-		return nil, err
+	switch {
+	case denied != nil:
+		return nil, denied
+	case err != nil:
+		return nil, noNamespaces(err)
 	}
 	if err := c.adopt(ch.pid); err != nil {
 		ch.kill()
@@ -170,6 +232,38 @@ func ownNamespace(sys *syscall.SysProcAttr) {
 	sys.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
 }
 
+// cannotJoin says what joining a namespace takes.
+func cannotJoin(n specs.LinuxNamespace, err error) error {
+	out := &workload.Error{Op: fmt.Sprintf("join the %s namespace %s", n.Type, n.Path), Err: err}
+	if errors.Is(err, unix.EPERM) {
+		out.Err = errors.New("it takes CAP_SYS_ADMIN, here and in the user namespace that owns it")
+		out.Remedy = "Run duplex as root, or give the bundle a network namespace of its own, or the annotation " + NetworkAnnotation + " with none or user."
+	}
+	return out
+}
+
+// noNamespaces says what the supervisor's namespaces take, where err is for want
+// of that.
+func noNamespaces(err error) error {
+	full := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EUSERS) // user_namespaces(7)
+	if !full && !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	out := &workload.Error{Op: "make the microVM's mount namespace", Err: errors.New("it takes CAP_SYS_ADMIN"),
+		Remedy: "Run duplex outside the container it is in, or give that container the capability."}
+	switch {
+	case full:
+		out.Err = errors.New("there are as many namespaces as this host allows")
+		out.Remedy = "See /proc/sys/user/max_*_namespaces."
+	case os.Geteuid() != 0:
+		out.Err = errors.New("it takes CAP_SYS_ADMIN, and this host forbids users the user namespace that would give it")
+	}
+	if os.Geteuid() != 0 {
+		out.Remedy = "Run duplex as root, or allow user namespaces: sysctl user.max_user_namespaces=15000, and kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0 where they exist."
+	}
+	return out
+}
+
 // adopt puts the supervisor into the container's groups: it waits to be told to
 // go on, so all that it starts will be there.
 func (c *Container) adopt(pid int) error {
@@ -203,5 +297,8 @@ func (c *Container) disconnect() error {
 		}
 		done <- err
 	})
-	return <-done
+	if err := <-done; err != nil && (os.Geteuid() == 0 || !errors.Is(err, unix.EPERM)) {
+		return err
+	}
+	return nil // who may not enter has made nothing there
 }

@@ -2,15 +2,12 @@ package oci
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/agentproto"
 )
@@ -29,11 +26,11 @@ const controlSock = "vm.sock"
 // supervisor has laid out, obeys it, and returns the program's exit status.
 func InGuest(ctx context.Context, o CreateOptions) (int, error) {
 	o.Bundle = guestDir
-	stream, err := dialHost()
+	fd, err := agentproto.DialHost(agentproto.WorkloadPort)
 	if err != nil {
 		return 0, fmt.Errorf("reach the host: %w", err)
 	}
-	t := newTalk(stream)
+	t := newTalk(os.NewFile(uintptr(fd), "host"))
 	c, err := Create(ctx, o)
 	if err != nil {
 		w := errorWord(err)
@@ -45,18 +42,6 @@ func InGuest(ctx context.Context, o CreateOptions) (int, error) {
 	}
 	go obeyHost(ctx, t, o.Root, o.ID)
 	return waitFor(c.Pid, nil)
-}
-
-// dialHost connects to the supervisor.
-func dialHost() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: agentproto.WorkloadPort}); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	return os.NewFile(uintptr(fd), "host"), nil
 }
 
 // obeyHost answers what the host asks, one thing after the other, until it is gone.

@@ -20,7 +20,7 @@ const sharedDir = "shared"
 func (g *guestPlan) shareFiles(dir string) error {
 	// Nothing that is mounted here is to reach the host.
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("make a mount namespace: %w", err)
+		return noNamespaces(fmt.Errorf("make a mount namespace: %w", err))
 	}
 	if err := unix.Mount("duplex", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=64m"); err != nil {
 		return fmt.Errorf("mount the guest's directory: %w", err)

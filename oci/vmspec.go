@@ -50,6 +50,7 @@ type guestPlan struct {
 	cpus   float64 // 0 is the default
 	net    guestNet
 	host   *specs.LinuxResources // what holds for the machine's processes on the host
+	uts    string                // the namespace that is to be joined, whose names the machine gets
 	warn   []string
 }
 
@@ -116,7 +117,9 @@ func (g *guestPlan) namespaces(s *specs.Spec, _ string) error {
 	for _, n := range s.Linux.Namespaces {
 		switch {
 		case n.Path == "" || n.Type == specs.NetworkNamespace:
-		case n.Type == specs.IPCNamespace || n.Type == specs.UTSNamespace || n.Type == specs.CgroupNamespace:
+		case n.Type == specs.UTSNamespace:
+			g.uts = n.Path
+		case n.Type == specs.IPCNamespace || n.Type == specs.CgroupNamespace:
 			g.warn = append(g.warn, fmt.Sprintf("linux.namespaces: the %s namespace %s is not joined: the machine gets one of its own", n.Type, n.Path))
 		default:
 			return notInVM(fmt.Sprintf("linux.namespaces: joining the %s namespace %s", n.Type, n.Path), "the guest has a kernel of its own")
@@ -161,6 +164,10 @@ func (g *guestPlan) mounts(s *specs.Spec, bundle string) error {
 		if p.Type != "" {
 			if !slices.Contains(guestTypes, p.Type) {
 				return notInVM(what+": type "+p.Type, "its source is the host's")
+			}
+			if p.Type == "sysfs" && hasNamespace(s, specs.UserNamespace) {
+				// Only who owns the network namespace may mount one, and that is the guest's.
+				m.Type, m.Source, m.Options = "bind", "/sys", append(m.Options, "rbind")
 			}
 			continue
 		}

@@ -87,6 +87,7 @@ func (s *supervisor) bring(ctx context.Context, cancel func(), root, id string) 
 	if s.plan, err = planGuest(s.c.Spec, s.c.Bundle); err != nil {
 		return err
 	}
+	s.c.VM.Names.give(s.plan.spec)
 	if err := s.plan.shareFiles(s.c.path(sharedDir)); err != nil {
 		return err
 	}
@@ -156,7 +157,7 @@ func (s *supervisor) boot(ctx context.Context) error {
 	case f := <-streams:
 		s.talk = newTalk(f)
 	case <-s.ended:
-		return errors.Join(s.err, errEndedEarly)
+		return s.early()
 	}
 	created := make(chan error, 1)
 	go func() {
@@ -169,7 +170,7 @@ func (s *supervisor) boot(ctx context.Context) error {
 	select {
 	case err = <-created:
 	case <-s.ended:
-		err = errors.Join(s.err, errEndedEarly)
+		err = s.early()
 	}
 	if err == nil {
 		close(s.created)
@@ -189,6 +190,14 @@ func (s *supervisor) boot(ctx context.Context) error {
 	return err
 }
 
+// early is why the machine ended before it was to.
+func (s *supervisor) early() error {
+	if s.err != nil {
+		return s.err
+	}
+	return errEndedEarly
+}
+
 // endWait is how long a machine whose guest is gone may take to end by itself.
 const endWait = 10 * time.Second
 
@@ -198,7 +207,7 @@ var errEndedEarly = errors.New("the guest's runtime ended early")
 func (s *supervisor) spec() workload.Spec {
 	shared := s.c.path(sharedDir)
 	spec := workload.Spec{
-		ID: s.c.ID, Hostname: s.c.Spec.Hostname, Interactive: true,
+		ID: s.c.ID, Hostname: s.plan.spec.Hostname, Interactive: true,
 		Argv:      []string{guestDir + "/" + guestProgram, "oci", "--root", guestState, GuestCommand, s.c.ID},
 		Env:       []string{"PATH=/bin"},
 		Volumes:   []workload.Volume{{Host: shared, Guest: guestDir}},

@@ -107,3 +107,37 @@ func TestMalformedMessages(t *testing.T) {
 		t.Errorf("%v, want E2BIG", err)
 	}
 }
+
+// Whatever a container's init sends, it is a message or an error, of bounded size.
+func FuzzReceive(f *testing.F) {
+	for _, m := range []Message{{Kind: KindReady, Stamps: []Stamp{{Phase: workload.PhaseLoaded, Ns: 7}}}, {Kind: KindExecute, Execute: &Execute{Seccomp: []byte{1}}}} {
+		data, err := Encode(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+		f.Add(data[:len(data)-1])
+	}
+	f.Add([]byte{255, 255, 255, 255})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		data = data[:min(len(data), 32<<10)] // what the socket takes without a reader
+		a, file, err := Pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = a.F.Close() }()
+		_, werr := file.Write(data)
+		if err := errors.Join(werr, file.Close()); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			m, err := a.Receive()
+			if err != nil {
+				return
+			}
+			if m.File != nil {
+				t.Fatal("a file out of bytes")
+			}
+		}
+	})
+}

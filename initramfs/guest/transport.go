@@ -28,21 +28,10 @@ func connect(transport string) (links, error) {
 	return nil, fmt.Errorf("kernel command line: no transport %q", transport)
 }
 
-// connectWait replaces the kernel's 2 s, which a busy host may take to answer.
-var connectWait = unix.Timeval{Sec: 60}
-
 func connectVsock() (links, error) {
 	l := make(links)
 	for _, p := range []agentproto.Port{agentproto.Stdin, agentproto.Stdout, agentproto.Stderr, agentproto.Control} {
-		fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return nil, fmt.Errorf("vsock %s: %w", p.Name(), err)
-		}
-		err = unix.SetsockoptTimeval(fd, unix.AF_VSOCK, unix.SO_VM_SOCKETS_CONNECT_TIMEOUT, &connectWait)
-		if err != nil {
-			return nil, fmt.Errorf("vsock %s: %w", p.Name(), err)
-		}
-		err = unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: p.Vsock()})
+		fd, err := agentproto.DialHost(p.Vsock())
 		if err != nil {
 			return nil, fmt.Errorf("connect vsock %s: %w", p.Name(), err)
 		}

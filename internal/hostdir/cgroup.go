@@ -13,7 +13,7 @@ import (
 )
 
 // cgroupWait bounds how long RemoveCgroup waits for killed processes to leave.
-const cgroupWait = 5 * time.Second
+const cgroupWait = 30 * time.Second
 
 // RemoveCgroup kills every process in the cgroup directory dir (v1 or v2) and
 // in those below it, and removes them. A cgroup that is gone is no error.

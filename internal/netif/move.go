@@ -98,12 +98,18 @@ func byName(name string) (uint32, error) {
 
 // links are this thread's network namespace's interfaces.
 func links() (map[string]uint32, error) {
+	data, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
+	if err != nil {
+		return nil, err
+	}
+	return linksIn(data)
+}
+
+func linksIn(dump []byte) (map[string]uint32, error) {
 	out := map[string]uint32{}
-	err := dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, unix.SizeofIfInfomsg, func(m *syscall.NetlinkMessage, a []syscall.NetlinkRouteAttr) {
-		for _, attr := range a {
-			if attr.Attr.Type == unix.IFLA_IFNAME {
-				out[unix.ByteSliceToString(attr.Value)] = le.Uint32(m.Data[4:]) // ifi_index
-			}
+	err := each(dump, unix.RTM_NEWLINK, unix.SizeofIfInfomsg, func(head []byte, a map[uint16][]byte) {
+		if name, ok := a[unix.IFLA_IFNAME]; ok {
+			out[unix.ByteSliceToString(name)] = le.Uint32(head[4:]) // ifi_index
 		}
 	})
 	return out, err
@@ -111,55 +117,61 @@ func links() (map[string]uint32, error) {
 
 // permanent are the addresses of an interface that nobody has to renew, of global
 // scope.
-func permanent(index uint32) (out []netip.Prefix, err error) {
-	err = dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, unix.SizeofIfAddrmsg, func(m *syscall.NetlinkMessage, a []syscall.NetlinkRouteAttr) {
-		bits, flags, scope := int(m.Data[1]), uint32(m.Data[2]), m.Data[3]
-		var local, address []byte
-		for _, attr := range a {
-			switch attr.Attr.Type {
-			case unix.IFA_LOCAL: // the other end of a point-to-point link is in IFA_ADDRESS
-				local = attr.Value
-			case unix.IFA_ADDRESS:
-				address = attr.Value
-			case unix.IFA_FLAGS:
-				if len(attr.Value) == 4 {
-					flags = le.Uint32(attr.Value)
-				}
-			}
+func permanent(index uint32) ([]netip.Prefix, error) {
+	data, err := syscall.NetlinkRIB(unix.RTM_GETADDR, unix.AF_UNSPEC)
+	if err != nil {
+		return nil, err
+	}
+	return permanentIn(data, index)
+}
+
+func permanentIn(dump []byte, index uint32) (out []netip.Prefix, err error) {
+	err = each(dump, unix.RTM_NEWADDR, unix.SizeofIfAddrmsg, func(head []byte, a map[uint16][]byte) {
+		bits, flags, scope := int(head[1]), uint32(head[2]), head[3]
+		if v := a[unix.IFA_FLAGS]; len(v) == 4 {
+			flags = le.Uint32(v)
 		}
-		if local == nil {
-			local = address
+		local, ok := a[unix.IFA_LOCAL] // the other end of a point-to-point link is in IFA_ADDRESS
+		if !ok {
+			local = a[unix.IFA_ADDRESS]
 		}
-		ip, ok := netip.AddrFromSlice(local)
-		if ok && le.Uint32(m.Data[4:]) == index && flags&unix.IFA_F_PERMANENT != 0 && scope == unix.RT_SCOPE_UNIVERSE {
-			out = append(out, netip.PrefixFrom(ip, bits))
+		ip, _ := netip.AddrFromSlice(local)
+		p := netip.PrefixFrom(ip, bits)
+		if p.IsValid() && le.Uint32(head[4:]) == index && flags&unix.IFA_F_PERMANENT != 0 && scope == unix.RT_SCOPE_UNIVERSE {
+			out = append(out, p)
 		}
 	})
 	return out, err
 }
 
-// dump asks for everything of a kind and takes the answers of the kind got, whose
-// header is size bytes.
-func dump(ask, got, size int, take func(*syscall.NetlinkMessage, []syscall.NetlinkRouteAttr)) error {
-	data, err := syscall.NetlinkRIB(ask, unix.AF_UNSPEC)
-	if err != nil {
-		return err
-	}
-	list, err := syscall.ParseNetlinkMessage(data)
+// each goes through the answers of a kind, whose header is size bytes.
+func each(dump []byte, kind, size int, take func(head []byte, attrs map[uint16][]byte)) error {
+	list, err := syscall.ParseNetlinkMessage(dump)
 	if err != nil {
 		return err
 	}
 	for i := range list {
-		if int(list[i].Header.Type) != got || len(list[i].Data) < size {
+		if int(list[i].Header.Type) != kind || len(list[i].Data) < size {
 			continue
 		}
-		attrs, err := syscall.ParseNetlinkRouteAttr(&list[i])
-		if err != nil {
-			return err
-		}
-		take(&list[i], attrs)
+		take(list[i].Data, attributes(list[i].Data[size:]))
 	}
 	return nil
+}
+
+// attributes takes struct rtattr apart, up to one that is cut short. (The one of
+// package syscall panics where the padding of the last is missing.)
+func attributes(p []byte) map[uint16][]byte {
+	out := map[uint16][]byte{}
+	for len(p) >= unix.SizeofRtAttr {
+		n := int(le.Uint16(p))
+		if n < unix.SizeofRtAttr || n > len(p) {
+			break
+		}
+		out[le.Uint16(p[2:])] = p[unix.SizeofRtAttr:n]
+		p = p[min((n+3)&^3, len(p)):]
+	}
+	return out
 }
 
 // moveBody is a struct ifinfomsg that moves an interface.

@@ -30,6 +30,10 @@ type attachAttr struct {
 	flags      uint32
 }
 
+// loadAttempts bounds how often a program is loaded: the kernel's check of it ends
+// with EAGAIN when a signal comes, such as those of Go's own.
+const loadAttempts = 100
+
 // loadDeviceFilter loads a program and returns its descriptor, close-on-exec.
 func loadDeviceFilter(prog []byte) (int, error) {
 	if len(prog) == 0 || len(prog)%8 != 0 {
@@ -43,8 +47,15 @@ func loadDeviceFilter(prog []byte) (int, error) {
 		insns:   uint64(uintptr(unsafe.Pointer(&prog[0]))),
 		license: uint64(uintptr(unsafe.Pointer(&license[0]))),
 	}
-	// SAFETY: the kernel reads sizeof(attr) bytes of attr and no more.
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	var fd uintptr
+	var errno unix.Errno
+	for range loadAttempts {
+		// SAFETY: the kernel reads sizeof(attr) bytes of attr and no more.
+		fd, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+		if errno != unix.EAGAIN {
+			break
+		}
+	}
 	runtime.KeepAlive(prog)
 	runtime.KeepAlive(license)
 	if errno != 0 {
