@@ -103,7 +103,7 @@ func namesOf(path string) (*utsNames, error) {
 	defer func() { _ = f.Close() }()
 	var name unix.Utsname
 	done := make(chan error)
-	onThread(func() {
+	inside.OnThread(func() {
 		err := unix.Setns(int(f.Fd()), unix.CLONE_NEWUTS)
 		if err == nil {
 			err = unix.Uname(&name)
