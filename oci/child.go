@@ -124,7 +124,7 @@ func (l *layout) startProgram(exe string, argv, env []string, sys *syscall.SysPr
 func (l *layout) join(f *os.File, flag int, p *handshake.Plan) func() error {
 	root := os.Geteuid() == 0
 	switch {
-	case flag == unix.CLONE_NEWUSER || flag == unix.CLONE_NEWTIME:
+	case flag == unix.CLONE_NEWUSER || flag == unix.CLONE_NEWTIME || flag == unix.CLONE_NEWPID && !root && len(l.fork) > 0:
 		l.owned = append(l.owned, f)
 		l.fork = append(l.fork, fork.Join{FD: f.Fd(), Flag: uintptr(flag)})
 		if root && len(l.fork) > 1 && flag == unix.CLONE_NEWTIME {

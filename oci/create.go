@@ -273,7 +273,7 @@ func (c *Container) create(ctx context.Context, o CreateOptions, p *handshake.Pl
 	}
 	child, err := c.startFirst(o, p)
 	if err != nil {
-		return err
+		return c.withoutRoot(err)
 	}
 	defer child.close()
 	stop := context.AfterFunc(ctx, child.kill)
@@ -292,6 +292,15 @@ func (c *Container) create(ctx context.Context, o CreateOptions, p *handshake.Pl
 	}
 	c.Ready = true
 	return c.save()
+}
+
+// withoutRoot says what a user's bundle lacks when the kernel refused its process.
+func (c *Container) withoutRoot(err error) error {
+	if os.Geteuid() == 0 || hasNamespace(c.Spec, specs.UserNamespace) || !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	return &workload.Error{Op: "start the container's process", Err: errors.New("without root the bundle has to have a user namespace"),
+		Remedy: "'duplex oci spec --rootless' writes a config.json with one."}
 }
 
 // startFirst starts the container's first process, or the supervisor of its machine.

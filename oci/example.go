@@ -48,3 +48,17 @@ func Example() *specs.Spec {
 		},
 	}
 }
+
+// ExampleWithoutRoot is Example for a user without root: with a user namespace, in
+// which they are root, and without limits and what takes more than one user.
+func ExampleWithoutRoot(uid, gid int) *specs.Spec {
+	s := Example()
+	s.Linux.Resources = nil
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: uint32(uid), Size: 1}}
+	s.Linux.GIDMappings = []specs.LinuxIDMapping{{HostID: uint32(gid), Size: 1}}
+	for i, m := range s.Mounts {
+		s.Mounts[i].Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "gid=5" })
+	}
+	return s
+}

@@ -104,12 +104,15 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 // errNotRunning has the words that engines look for.
 var errNotRunning = errors.New("container not running")
 
+// ErrNotStopped says that a container lives.
+var ErrNotStopped = errors.New("that is not stopped")
+
 // Delete removes a stopped container (runtime.md, "Delete"); with force a living
 // one too, which is killed. warn is told of hooks that fail.
 func (c *Container) Delete(ctx context.Context, force bool, warn func(string)) error {
 	s := c.Status()
 	if s != specs.StateStopped && !force {
-		return fmt.Errorf("cannot delete container %q that is not stopped: it is %s", c.ID, s)
+		return fmt.Errorf("cannot delete container %q %w: it is %s", c.ID, ErrNotStopped, s)
 	}
 	if s == statePaused {
 		if err := c.Kill(unix.SIGKILL, false); err != nil {

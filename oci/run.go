@@ -30,9 +30,16 @@ func Run(ctx context.Context, o RunOptions) (int, error) {
 		return 0, err
 	}
 	defer c.Close()
-	signals := o.Signals.take()
+	var signals <-chan os.Signal
+	late := c.Spec.Hooks != nil && len(c.Spec.Hooks.Poststart) > 0 // which may hang
+	if !late {
+		signals = o.Signals.take() // before: it may send this process a signal at once
+	}
 	if err := c.Start(ctx); err != nil {
 		return 0, errors.Join(err, c.Delete(context.WithoutCancel(ctx), true, o.warn))
+	}
+	if late {
+		signals = o.Signals.take()
 	}
 	if o.Detach {
 		return 0, nil

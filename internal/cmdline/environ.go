@@ -5,6 +5,22 @@ import (
 	"strings"
 )
 
+// added is the variable that scripts/build has internal/embedded/fuse add.
+const added = "GOMAXPROCS"
+
+// LookupEnv returns a variable of Environ.
+func LookupEnv(name string) (string, bool) {
+	if name != added {
+		return os.LookupEnv(name)
+	}
+	for _, v := range Environ() {
+		if value, ok := strings.CutPrefix(v, name+"="); ok {
+			return value, true
+		}
+	}
+	return "", false
+}
+
 // Environ returns the environment that this process was executed with. os.Environ
 // returns what internal/embedded/fuse added for Go's runtime, too.
 func Environ() []string {

@@ -173,6 +173,8 @@ func ociFeatures(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string)
 
 func ociSpec(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
 	bundle := fs.StringP("bundle", "b", ".", "write to config.json in `DIR`")
+	rootless := fs.Lookup("rootless")
+	rootless.NoOptDefVal, rootless.Usage = "true", "write one for a user without root"
 	if err := o.parse(fs, args, -1); err != nil {
 		return err
 	}
@@ -185,5 +187,9 @@ func ociSpec(_ context.Context, o *ociApp, fs *pflag.FlagSet, args []string) err
 		return o.fail(err)
 	}
 	defer func() { _ = f.Close() }()
-	return o.fail(cmdline.PrintJSON(f, oci.Example()))
+	example := oci.Example()
+	if o.rootless == "true" {
+		example = oci.ExampleWithoutRoot(os.Geteuid(), os.Getegid())
+	}
+	return o.fail(cmdline.PrintJSON(f, example))
 }

@@ -24,7 +24,7 @@ func run(args []string) error {
 	fs.Func("zero", "", func(name string) error { f.zero = append(f.zero, name); return nil })
 	err := fs.Parse(args)
 	if err == nil && fs.NArg() < 2 {
-		err = errors.New("usage: fuse [-env VARIABLE=VALUE] [-zero SYMBOL]... OUTPUT PROGRAM [INDEX:WORD=PROGRAM...]")
+		err = errors.New("usage: fuse [-env VARIABLE=VALUE] [-zero SYMBOL]... OUTPUT PROGRAM [INDEX:WORD[,LATER]=PROGRAM...]")
 	}
 	if err != nil {
 		return err
@@ -41,10 +41,10 @@ func run(args []string) error {
 	entries := map[string]uint64{args[1]: main}
 	for _, arg := range args[2:] {
 		name, path, ok := strings.Cut(arg, "=")
-		index, word, ok2 := strings.Cut(name, ":")
+		index, words, ok2 := strings.Cut(name, ":")
 		n, err := strconv.Atoi(index)
 		if !ok || !ok2 || err != nil || n < 0 {
-			return fmt.Errorf("%q is no INDEX:WORD=PROGRAM", arg)
+			return fmt.Errorf("%q is no INDEX:WORD[,LATER]=PROGRAM", arg)
 		}
 		entry, seen := entries[path]
 		if !seen {
@@ -57,7 +57,11 @@ func run(args []string) error {
 			}
 			entries[path] = entry
 		}
-		if err := f.rule(n, word, entry); err != nil {
+		word, later, more := strings.Cut(words, ",")
+		if more && later == "" {
+			return fmt.Errorf("%q is no INDEX:WORD[,LATER]=PROGRAM", arg)
+		}
+		if err := f.rule(n, word, later, entry); err != nil {
 			return err
 		}
 	}
