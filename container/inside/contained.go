@@ -238,13 +238,19 @@ func readFull(fd int, b []byte) (int, error) {
 	}
 }
 
-// AwaitEnd waits for the end of PID 1.
+// AwaitEnd waits for the end of PID 1, without keeping a thread in the kernel: where
+// Go has one processor, that would stand still until the runtime's monitor looks.
 func (c *Contained) AwaitEnd() {
-	var b [1]byte
-	for {
-		if n, err := readFull(c.direct.conn, b[:]); n == 0 || err != nil {
-			return
-		}
+	fd, err := unix.FcntlInt(uintptr(c.direct.conn), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		_, _ = readFull(c.direct.conn, make([]byte, 1)) // PID 1 says nothing more
+		return
+	}
+	_ = unix.SetNonblock(fd, true) // of a socket: cannot fail
+	f := os.NewFile(uintptr(fd), "handshake")
+	defer func() { _ = f.Close() }()
+	for b := make([]byte, 1); err == nil; {
+		_, err = f.Read(b)
 	}
 }
 
