@@ -72,17 +72,26 @@ func races() int {
 // CVE-2019-5736: a container writes to the runtime's executable through
 // /proc/PID/exe, of a process that enters it, or that the image executes.
 func TestCVE2019_5736(t *testing.T) {
-	for _, caps := range [][]string{nil, {"CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"}} {
-		t.Run(fmt.Sprint("joined with", caps), func(t *testing.T) {
-			b := likeDocker(t, "overwrite")
+	for name, tt := range map[string]struct {
+		landlock string
+		caps     []string
+		want     string // where it is kept from looking, and where not
+	}{
+		"by default":           {"", nil, "open: permission denied"},
+		"without Landlock":     {"off", nil, "open: permission denied"},
+		"by one that may look": {"off", []string{"CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"}, "found an executable"},
+	} {
+		t.Run("joined "+name, func(t *testing.T) {
+			b := likeDocker(t, "overwrite", "wait")
 			must(t, os.Remove(b.rootfs("bin", "work"))) // a link to the test: not the attacker's
 			self, err := os.ReadFile("/proc/self/exe")
 			must(t, err)
 			must(t, os.WriteFile(b.rootfs("bin", "work"), self, 0o755))
 			c := b.spec.Process.Capabilities
-			c.Bounding, c.Effective, c.Permitted = append(c.Bounding, caps...), append(c.Effective, caps...), append(c.Permitted, caps...)
-			if caps != nil { // what else would keep it from looking
-				b.spec.Annotations = map[string]string{LandlockAnnotation: "off"}
+			c.Bounding, c.Effective, c.Permitted = append(c.Bounding, tt.caps...), append(c.Effective, tt.caps...), append(c.Permitted, tt.caps...)
+			b.spec.Annotations = map[string]string{LandlockAnnotation: tt.landlock}
+			if tt.landlock == "" {
+				b.spec.Annotations = nil
 			}
 			b.save(t)
 			out, err := os.CreateTemp(t.TempDir(), "out")
@@ -97,6 +106,8 @@ func TestCVE2019_5736(t *testing.T) {
 			defer func() { must(t, prey.Delete(context.Background(), true, nil)) }()
 			must(t, hunter.Start(t.Context()))
 			hunter.Close()
+			await(t, out, tt.want)
+			must(t, prey.Kill(unix.SIGKILL, false)) // what is no longer executed can be written to
 			await(t, out, "done")
 			for _, c := range []*Container{prey, hunter} { // the first has to be reaped before the second can end
 				_, err = waitFor(c.Pid, nil)
@@ -104,11 +115,7 @@ func TestCVE2019_5736(t *testing.T) {
 			}
 			text, err := os.ReadFile(out.Name())
 			must(t, err)
-			want := "open: permission denied"
-			if caps != nil {
-				want = "found an executable"
-			}
-			if contains(t, string(text), want); strings.Contains(string(text), "overwrite: <nil>") {
+			if strings.Contains(string(text), "overwrite: <nil>") || strings.Contains(string(text), "fixed: false") {
 				t.Errorf("written to:\n%s", text)
 			}
 		})
@@ -137,14 +144,22 @@ func TestCVE2019_5736(t *testing.T) {
 func TestCVE2019_16884(t *testing.T) { labelNotLost(t, "/proc") }
 
 func TestCVE2023_28642(t *testing.T) {
-	b := likeDocker(t, "exit", "0")
-	fakeTree(t, b.rootfs("fake"))
-	must(t, os.Symlink("fake/proc", b.rootfs("proc")))
-	b.spec.Process.ApparmorProfile = "duplex-test"
-	if _, _, err := b.run(t); err == nil {
-		t.Error("it ran")
+	for _, elsewhere := range []bool{false, true} { // procfs is mounted on the link, or not there at all
+		b := likeDocker(t, "exit", "0")
+		fakeTree(t, b.rootfs("fake"))
+		must(t, os.Symlink("fake/proc", b.rootfs("proc")))
+		want := "symbolic link"
+		if elsewhere {
+			b.without("/proc")
+			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/elsewhere", Type: "proc", Source: "proc"})
+			want = "AppArmor"
+		}
+		b.spec.Process.ApparmorProfile = "duplex-test"
+		if _, _, err := b.run(t); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		fakesUntouched(t, b.rootfs("fake"))
 	}
-	fakesUntouched(t, b.rootfs("fake"))
 	labelNotLost(t, "/proc/self/attr")
 }
 
@@ -175,8 +190,8 @@ func labelNotLost(t *testing.T, dest string) {
 		fakeTree(t, filepath.Join(b.dir, "fake"))
 		b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: dest, Type: kind, Source: filepath.Join(b.dir, "fake", dest)})
 		b.spec.Process.ApparmorProfile = "duplex-test"
-		if _, _, err := b.run(t); err == nil {
-			t.Errorf("%s on %s: it ran without its profile", kind, dest)
+		if _, _, err := b.run(t); err == nil || !strings.Contains(err.Error(), "procfs") {
+			t.Errorf("%s on %s: %v, want that procfs is in the way", kind, dest, err)
 		}
 		fakesUntouched(t, filepath.Join(b.dir, "fake"))
 	}
@@ -298,8 +313,11 @@ func TestCVE2022_0492(t *testing.T) {
 			b := likeDocker(t, "releaseagent")
 			change(b)
 			out := b.output(t)
-			if contains(t, out, "write: ", "mount: "); strings.Contains(out, "write: <nil>") {
-				t.Errorf("release_agent was written to:\n%s", out)
+			contains(t, out, "write: ", "mount: ")
+			for _, never := range []string{"write: <nil>", "group: <nil>", "notify: <nil>"} {
+				if strings.Contains(out, never) {
+					t.Errorf("cgroup v1 was written to:\n%s", out)
+				}
 			}
 			if strings.Contains(out, "namespaces: <nil>") != (b.spec.Linux.Seccomp == nil) {
 				t.Errorf("a user namespace of its own:\n%s", out)

@@ -9,10 +9,12 @@ import (
 )
 
 // Bait is a directory of the host with one file, "ptmx"; unharmed says whether it
-// is as it was.
+// is as it was. It is not in /tmp, which a container's set-up covers.
 func Bait(t *testing.T) (dir string, unharmed func()) {
 	t.Helper()
-	dir = t.TempDir()
+	dir, err := os.MkdirTemp("/var/tmp", "duplex-bait-")
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
 	file := filepath.Join(dir, "ptmx")
 	must(t, os.WriteFile(file, []byte("mine"), 0o600))
 	must(t, os.Mkdir(filepath.Join(dir, "victim"), 0o700))
