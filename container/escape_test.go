@@ -21,14 +21,6 @@ import (
 // oci has those of bundles; docs/threat-model.md has the table. TestAsUser runs
 // them without root.
 
-// races is how often a test that has to win a race tries.
-func races() int {
-	if testing.Short() {
-		return 4
-	}
-	return 20
-}
-
 // layered runs work in tree with l, and returns what it prints.
 func layered(t *testing.T, l Layers, spec workload.Spec) (string, error) {
 	t.Helper()
@@ -146,7 +138,7 @@ func TestCVE2021_30465(t *testing.T) {
 	must(t, os.Symlink(outside, filepath.Join(volume, "link")))
 	attack.Swap(t, filepath.Join(volume, "a"), filepath.Join(volume, "link"))
 	i := 0
-	attack.Some(t, races(), func() error {
+	attack.Some(t, attack.Races(), func() error {
 		i++
 		spec := newSpec(tree, "mountinfo")
 		spec.Volumes = []workload.Volume{{Host: volume, Guest: "/data"}, {Host: source, Guest: "/data/a/victim"},
@@ -190,16 +182,14 @@ func TestCVE2022_24769(t *testing.T) {
 
 // CVE-2024-21626: descriptors of the host.
 func TestCVE2024_21626(t *testing.T) {
-	leak, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY, 0) // by a careless caller
-	must(t, err)
-	defer func() { _ = unix.Close(leak) }()
+	numbers := attack.Leak(t)
 	for line := range strings.Lines(attacked(t, Layers{}, "descriptors")) {
 		if strings.HasSuffix(strings.TrimSpace(line), "true") {
 			t.Errorf("an open directory: %s", line)
 		}
 	}
 	tree := newTree(t)
-	for fd := 3; fd < 3+races(); fd++ {
+	for _, fd := range numbers {
 		path := fmt.Sprintf("/proc/self/fd/%d", fd)
 		must(t, os.RemoveAll(tree+"/link"))
 		must(t, os.Symlink(path, tree+"/link"))

@@ -61,14 +61,6 @@ func (b *bundle) namespacePath(kind specs.LinuxNamespaceType, path string) {
 	}
 }
 
-// races is how often a test that has to win a race tries.
-func races() int {
-	if testing.Short() {
-		return 4
-	}
-	return 40
-}
-
 // CVE-2019-5736: a container writes to the runtime's executable through
 // /proc/PID/exe, of a process that enters it, or that the image executes.
 func TestCVE2019_5736(t *testing.T) {
@@ -216,7 +208,7 @@ func TestCVE2019_19921(t *testing.T) {
 		must(t, os.Mkdir(b.rootfs("proc"), 0o755))
 		must(t, os.Symlink("evil", b.rootfs("link")))
 		attack.Swap(t, b.rootfs("proc"), b.rootfs("link"))
-		attack.Some(t, races(), func() error { return neverUnmasked(t, b) })
+		attack.Some(t, attack.Races(), func() error { return neverUnmasked(t, b) })
 	})
 }
 
@@ -229,7 +221,7 @@ func TestCVE2023_27561(t *testing.T) { // the race, in a volume that two contain
 	must(t, os.Symlink("volume/a", b.rootfs("proc")))
 	b.spec.Mounts = append([]specs.Mount{{Destination: "/volume", Type: "bind", Source: volume}}, b.spec.Mounts...)
 	attack.Swap(t, filepath.Join(volume, "a"), filepath.Join(volume, "link"))
-	for range races() {
+	for range attack.Races() {
 		if neverUnmasked(t, b) == nil {
 			t.Error("it ran, with procfs behind a link")
 		}
@@ -283,7 +275,7 @@ func TestCVE2021_30465(t *testing.T) {
 	// A hook that sees the mounts before the host's are gone.
 	b.spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat /proc/self/mountinfo >>" + log}}}}
 	attack.Swap(t, filepath.Join(volume, "a"), filepath.Join(volume, "link"))
-	attack.Some(t, races(), func() error {
+	attack.Some(t, attack.Races(), func() error {
 		_, _, err := b.run(t)
 		unharmed()
 		return err

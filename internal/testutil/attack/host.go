@@ -29,6 +29,21 @@ func Bait(t *testing.T) (dir string, unharmed func()) {
 	}
 }
 
+// Leak opens the host's root as a careless caller does, by a number that nothing
+// else takes, and lists it with the numbers that a set-up may have files at.
+func Leak(t *testing.T) (numbers []int) {
+	t.Helper()
+	root, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	leak, err := unix.FcntlInt(uintptr(root), unix.F_DUPFD, 200)
+	must(t, err)
+	t.Cleanup(func() { _, _ = unix.Close(leak), unix.Close(root) })
+	for fd := range Races() {
+		numbers = append(numbers, 3+fd)
+	}
+	return append(numbers, leak)
+}
+
 // Swap exchanges the files a and b until the test ends, as another container
 // that shares a volume can.
 func Swap(t *testing.T, a, b string) {
@@ -47,6 +62,14 @@ func Swap(t *testing.T, a, b string) {
 		}
 	}()
 	t.Cleanup(func() { close(stop); <-done })
+}
+
+// Races is how often a test that has to win a race tries.
+func Races() int {
+	if testing.Short() {
+		return 4
+	}
+	return 20
 }
 
 // Some tries least times what may lose a race, and until it was won once.
