@@ -89,4 +89,4 @@ bootbench:
 	go build -ldflags '-s -w' -o bin/bootbench ./internal/vmmbench/bootbench/bench
 
 clean:
-	rm -rf bin $(EMBED)/*.zst $(EMBED)/*.sum
+	rm -rf bin $(EMBED)/*.zst $(EMBED)/*.sum $(EMBED)/../builtinid/files/*.sum

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/parts"
 	"github.com/duplex-run/duplex/container/seccomp"
-	"github.com/duplex-run/duplex/container/seccomp/compiler"
 	"github.com/duplex-run/duplex/internal/confine"
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -91,6 +91,18 @@ func capSet(names []string) (set uint64, all bool, err error) {
 	return set, all, nil
 }
 
+// errNotLinked reports a container that a program without package parts/all cannot
+// make.
+var errNotLinked = errors.New("this program makes plain containers only")
+
+// Linked says whether this program can make such containers; see package parts.
+func (o Runner) Linked() bool {
+	caps, err := o.Layers.caps()
+	_, all, _ := capSet(o.Layers.AddCaps)
+	plain := err == nil && !all && caps == seccomp.DefaultCapSet() || o.Layers.NoSeccomp
+	return o.Network.linked() && (plain || parts.CompileFilter != nil)
+}
+
 // resolved is what Layers come to on this host.
 type resolved struct {
 	Layers
@@ -141,7 +153,10 @@ func (l Layers) program(caps uint64) ([]byte, error) {
 	case caps == seccomp.DefaultCapSet():
 		return seccomp.Default(), nil
 	}
-	prog, _, err := compiler.Default(seccomp.Names(caps))
+	if parts.CompileFilter == nil {
+		return nil, &workload.Error{Op: "container: compile the seccomp filter", Err: errNotLinked}
+	}
+	prog, err := parts.CompileFilter(seccomp.Names(caps))
 	if err != nil {
 		return nil, &workload.Error{Op: "container: compile the seccomp filter", Err: err}
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/duplex-run/duplex/container/parts/all"
 	"github.com/duplex-run/duplex/container/program"
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -20,6 +21,7 @@ import (
 // workload_test.go) and, for tests that kill it, its own duplex.
 func TestMain(m *testing.M) {
 	Init()
+	all.Use()
 	if len(os.Args) > 1 && filepath.Base(os.Args[0]) == "work" {
 		os.Exit(work(os.Args[1:]))
 	}

@@ -3,19 +3,17 @@ package container
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/parts"
 	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/netif"
 	"github.com/duplex-run/duplex/internal/workload"
-	"github.com/duplex-run/duplex/network/bridge"
 	"github.com/duplex-run/duplex/network/proxy"
-	"github.com/duplex-run/duplex/network/user"
 )
 
 // Network is the network of a container. The zero Network is loopback alone.
@@ -47,21 +45,29 @@ const flushTime = 200 * time.Millisecond
 // network is the network of a run under way; the zero network is none.
 type network struct {
 	Network
-	stack *user.Stack
-	port  *bridge.Port
+	stack parts.Stack
+	port  parts.Port
+}
+
+// linked says whether this program has what n takes; see package parts.
+func (n Network) linked() bool {
+	return n.Mode != NetworkUser && n.Mode != NetworkBridge || parts.NewStack != nil
 }
 
 // startNetwork makes what a network has on the host.
 func startNetwork(n Network) (_ *network, err error) {
 	out := &network{Network: n}
+	if !n.linked() {
+		return nil, errNotLinked
+	}
 	switch n.Mode {
 	case NetworkBridge:
-		return out, bridge.Check()
+		return out, parts.CheckBridge()
 	case NetworkUser:
 	default:
 		return out, nil
 	}
-	if out.stack, err = user.New(user.Config{}); err != nil {
+	if out.stack, err = parts.NewStack(); err != nil {
 		return nil, err
 	}
 	for _, p := range n.Publish {
@@ -80,13 +86,11 @@ func (n *network) setup(init int, spec workload.Spec) (_ handshake.Network, err 
 	case NetworkHost:
 		return hostNames()
 	case NetworkUser:
-		cfg := n.stack.Config()
-		c := &netif.Config{Addresses: []netip.Prefix{cfg.Guest}, Gateways: []netip.Addr{cfg.Gateway}, DNS: []netip.Addr{cfg.DNS}, MTU: cfg.MTU}
-		out := interfaceUp(c, hostname)
+		out := interfaceUp(n.stack.Interface(), hostname)
 		out.TAP = true
 		return out, nil
 	case NetworkBridge:
-		if n.port, err = bridge.Join(init, handshake.NetworkDevice); err != nil {
+		if n.port, err = parts.JoinBridge(init, handshake.NetworkDevice); err != nil {
 			return handshake.Network{}, err
 		}
 		for _, p := range n.Publish {
@@ -94,14 +98,14 @@ func (n *network) setup(init int, spec workload.Spec) (_ handshake.Network, err 
 				return handshake.Network{}, err
 			}
 		}
-		return interfaceUp(&n.port.Config, hostname), nil
+		return interfaceUp(n.port.Interface(), hostname), nil
 	}
 	return handshake.Network{}, nil
 }
 
 // interfaceUp is an interface that is there, and the names that belong to it.
-func interfaceUp(c *netif.Config, hostname string) handshake.Network {
-	return handshake.Network{Config: c, Hosts: netif.Hosts(hostname, c), Resolv: netif.ResolvConf(c)}
+func interfaceUp(c netif.Config, hostname string) handshake.Network {
+	return handshake.Network{Config: &c, Hosts: netif.Hosts(hostname, &c), Resolv: netif.ResolvConf(&c)}
 }
 
 // hostNames are copies of the host's own files, as docker makes them for its

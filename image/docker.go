@@ -13,9 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/duplex-run/duplex/image/layer"
-
-	"github.com/duplex-run/duplex/internal/lazyregexp"
+	"github.com/duplex-run/duplex/image/refused"
 )
 
 // maxMembers bounds the files of a docker-archive: some for each layer.
@@ -27,7 +25,7 @@ const maxMembers = 16 * maxLayers
 // The archive is indexed here instead of by go-containerregistry's tarball
 // package, which reads documents of any size into memory and every compressed
 // layer twice.
-func openDockerArchive(ref Reference) (*source, error) {
+func openDockerArchive(ref Reference) (*Source, error) {
 	archive, err := indexArchive(ref.Path)
 	if err != nil {
 		return nil, err
@@ -41,36 +39,35 @@ func openDockerArchive(ref Reference) (*source, error) {
 		Layers []string
 	}
 	if err := json.Unmarshal(raw, &manifest); err != nil {
-		return nil, fmt.Errorf("manifest.json: %w: %w", errFormat, err)
+		return nil, fmt.Errorf("manifest.json: %w: %w", ErrFormat, err)
 	}
 	if len(manifest) != 1 {
-		return nil, fmt.Errorf("%s: holds %d images, want one: %w", ref.Path, len(manifest), errFormat)
+		return nil, fmt.Errorf("%s: holds %d images, want one: %w", ref.Path, len(manifest), ErrFormat)
 	}
 	config, err := document(archive, manifest[0].Config)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref.Path, err)
 	}
 	if want := digestInName(manifest[0].Config); want != "" && want != sha256Hex(config) {
-		return nil, fmt.Errorf("%s: sha256:%s: %w", manifest[0].Config, sha256Hex(config), errDigest)
+		return nil, fmt.Errorf("%s: sha256:%s: %w", manifest[0].Config, sha256Hex(config), ErrDigest)
 	}
-	layers := make([]layerBlob, len(manifest[0].Layers))
+	layers := make([]Layer, len(manifest[0].Layers))
 	for i, name := range manifest[0].Layers {
-		layers[i].name = name
+		layers[i].Name = name
 		if strings.HasPrefix(name, "blobs/sha256/") {
-			layers[i].digest = digestInName(name)
+			layers[i].Digest = digestInName(name)
 		}
 	}
 	return newSource(ref, archive, config, layers)
 }
 
-var nameDigest = lazyregexp.New(`^(?:.*/)?([0-9a-f]{64})(?:\.json)?$`)
-
 // digestInName returns the digest that a member's name claims, or "".
 func digestInName(name string) string {
-	if m := nameDigest().FindStringSubmatch(name); m != nil {
-		return m[1]
+	hex := strings.TrimSuffix(path.Base(name), ".json")
+	if len(hex) != 64 || !IsHex(hex) || strings.HasSuffix(name, "/") {
+		return ""
 	}
-	return ""
+	return hex
 }
 
 // dockerArchive is where the members of an archive are.
@@ -89,7 +86,7 @@ func indexArchive(name string) (_ *dockerArchive, err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	if tool := compressor(f); tool != "" {
-		return nil, fmt.Errorf("%s: compressed as a whole, run %s on it first: %w", name, tool, errFormat)
+		return nil, fmt.Errorf("%s: compressed as a whole, run %s on it first: %w", name, tool, ErrFormat)
 	}
 	a := &dockerArchive{path: name, members: map[string]span{}, links: map[string]string{}}
 	r := tar.NewReader(f) // seeks over contents, and leaves f at them
@@ -99,10 +96,10 @@ func indexArchive(name string) (_ *dockerArchive, err error) {
 			return a, nil
 		}
 		if err != nil {
-			return nil, explain(fmt.Errorf("%s: read tar: %w", name, err))
+			return nil, Explain(fmt.Errorf("%s: read tar: %w", name, err))
 		}
 		if len(a.members)+len(a.links) >= maxMembers {
-			return nil, fmt.Errorf("%s: more than %d members: %w", name, maxMembers, layer.ErrLimit)
+			return nil, fmt.Errorf("%s: more than %d members: %w", name, maxMembers, refused.ErrLimit)
 		}
 		member := path.Clean("/" + hdr.Name)
 		switch hdr.Typeflag {
@@ -140,14 +137,14 @@ func compressor(f *os.File) string {
 	return ""
 }
 
-func (a *dockerArchive) open(name string) (io.ReadCloser, int64, error) {
+func (a *dockerArchive) Open(name string) (io.ReadCloser, int64, error) {
 	member := path.Clean("/" + name)
 	if target, ok := a.links[member]; ok {
 		member = target // one step, as docker writes them
 	}
 	at, ok := a.members[member]
 	if !ok {
-		return nil, 0, fmt.Errorf("%q: not in the archive: %w", name, errFormat)
+		return nil, 0, fmt.Errorf("%q: not in the archive: %w", name, ErrFormat)
 	}
 	f, err := openRegular(a.path)
 	if err != nil {
@@ -167,7 +164,7 @@ func openRegular(name string) (*os.File, error) {
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("not a regular file: %w", errFormat)}
+		err = &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("not a regular file: %w", ErrFormat)}
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

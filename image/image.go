@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/duplex-run/duplex/image/erofs"
-	"github.com/duplex-run/duplex/image/layer"
+	"github.com/duplex-run/duplex/image/refused"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -77,7 +77,8 @@ type Options struct {
 	Progress func(string)
 }
 
-func (o Options) progress(format string, args ...any) {
+// Say tells Progress.
+func (o Options) Say(format string, args ...any) {
 	if o.Progress != nil {
 		o.Progress(fmt.Sprintf(format, args...))
 	}
@@ -134,17 +135,26 @@ func (s *store) fromSource(ctx context.Context, ref Reference, opts Options) (*I
 	return s.ensure(ctx, src, opts)
 }
 
-// source is an image outside the store, of which so far only the identity and
+// Source is an image outside the store, of which so far only the identity and
 // the configuration were read.
-type source struct {
-	ref    Reference
-	digest string // 64 hexadecimal digits
-	config Config
-	// write makes the file system in out, a new and empty file.
-	write func(ctx context.Context, out *os.File, opts Options) (erofs.Stats, error)
+type Source struct {
+	Ref    Reference
+	Digest string // 64 hexadecimal digits
+	Config Config
+	// Write makes the file system in out, a new and empty file; see Writers.
+	Write func(ctx context.Context, out *os.File, opts Options) (erofs.Stats, error)
 }
 
-func openSource(ctx context.Context, ref Reference) (*source, error) {
+// ErrNotLinked reports an image that is yet to be imported, in a program that cannot.
+var ErrNotLinked = errors.New("this program does not import such images")
+
+// ErrDigest reports content that is not what it is named by.
+var ErrDigest = errors.New("digest mismatch")
+
+// ErrFormat reports something that is no image, or not one for this machine.
+var ErrFormat = errors.New("not a usable image")
+
+func openSource(ctx context.Context, ref Reference) (*Source, error) {
 	switch ref.Kind {
 	case KindBuiltin:
 		return openBuiltin(ref)
@@ -173,9 +183,9 @@ func userError(ref string, err error) error {
 		remedy = "'duplex image ls' lists what was imported."
 	case errors.Is(err, ErrInUse):
 		remedy = "Remove it when the run that uses it has ended."
-	case errors.Is(err, layer.ErrEscape), errors.Is(err, layer.ErrLimit), errors.Is(err, layer.ErrEntry):
+	case errors.Is(err, refused.ErrEscape), errors.Is(err, refused.ErrLimit), errors.Is(err, refused.ErrEntry):
 		remedy = "The image was refused and nothing of it was kept."
-	case errors.Is(err, errDigest), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, ErrDigest), errors.Is(err, io.ErrUnexpectedEOF):
 		remedy = "The file is damaged or was tampered with: get it again."
 	case errors.Is(err, errDamaged):
 		remedy = "Remove it with 'duplex image rm' and import it again."

@@ -13,7 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/duplex-run/duplex/image/layer"
+	"github.com/duplex-run/duplex/image/refused"
 )
 
 // refName is the annotation of an index entry that holds its tag.
@@ -25,7 +25,7 @@ const maxNesting = 4
 // openOCI reads an image layout (OCI image specification, image-layout.md). As
 // with docker archives, the library's types are used but not its reading,
 // which neither bounds documents nor checks blobs against their digests.
-func openOCI(ref Reference) (*source, error) {
+func openOCI(ref Reference) (*Source, error) {
 	layout, err := openLayout(ref.Path)
 	if err != nil {
 		return nil, err
@@ -44,18 +44,18 @@ func openOCI(ref Reference) (*source, error) {
 	}
 	manifest, err := v1.ParseManifest(bytes.NewReader(raw))
 	if err != nil {
-		return nil, fmt.Errorf("manifest: %w: %w", errFormat, err)
+		return nil, fmt.Errorf("manifest: %w: %w", ErrFormat, err)
 	}
 	config, err := layout.verified(&manifest.Config)
 	if err != nil {
 		return nil, err
 	}
-	layers := make([]layerBlob, len(manifest.Layers))
+	layers := make([]Layer, len(manifest.Layers))
 	for i, l := range manifest.Layers {
-		if layers[i].name, err = blobName(l.Digest); err != nil {
+		if layers[i].Name, err = blobName(l.Digest); err != nil {
 			return nil, err
 		}
-		layers[i].digest = l.Digest.Hex
+		layers[i].Digest = l.Digest.Hex
 	}
 	return newSource(ref, layout, config, layers)
 }
@@ -67,14 +67,14 @@ func openLayout(dir string) (*ociLayout, error) {
 	l := &ociLayout{dir}
 	if _, err := document(l, "oci-layout"); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%s: no OCI image layout: %w", dir, errFormat)
+			err = fmt.Errorf("%s: no OCI image layout: %w", dir, ErrFormat)
 		}
 		return nil, err
 	}
 	return l, nil
 }
 
-func (l *ociLayout) open(name string) (io.ReadCloser, int64, error) {
+func (l *ociLayout) Open(name string) (io.ReadCloser, int64, error) {
 	root, err := os.OpenRoot(l.dir)
 	if err != nil {
 		return nil, 0, err
@@ -86,7 +86,7 @@ func (l *ociLayout) open(name string) (io.ReadCloser, int64, error) {
 		return nil, 0, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, 0, fmt.Errorf("%s/%s: not a regular file: %w", l.dir, name, errFormat)
+		return nil, 0, fmt.Errorf("%s/%s: not a regular file: %w", l.dir, name, ErrFormat)
 	}
 	f, err := root.Open(name)
 	if err != nil {
@@ -97,8 +97,8 @@ func (l *ociLayout) open(name string) (io.ReadCloser, int64, error) {
 
 // blobName is where a layout keeps what has that digest.
 func blobName(h v1.Hash) (string, error) {
-	if h.Algorithm != "sha256" || len(h.Hex) != 64 || !hexDigits().MatchString(h.Hex) {
-		return "", fmt.Errorf("digest %q: %w", h, errFormat)
+	if h.Algorithm != "sha256" || len(h.Hex) != 64 || !IsHex(h.Hex) {
+		return "", fmt.Errorf("digest %q: %w", h, ErrFormat)
 	}
 	return "blobs/sha256/" + h.Hex, nil
 }
@@ -114,7 +114,7 @@ func (l *ociLayout) verified(desc *v1.Descriptor) ([]byte, error) {
 		return nil, err
 	}
 	if got := sha256Hex(raw); got != desc.Digest.Hex {
-		return nil, fmt.Errorf("%s: sha256:%s: %w", name, got, errDigest)
+		return nil, fmt.Errorf("%s: sha256:%s: %w", name, got, ErrDigest)
 	}
 	return raw, nil
 }
@@ -123,11 +123,11 @@ func (l *ociLayout) verified(desc *v1.Descriptor) ([]byte, error) {
 // it is empty, and suits this machine.
 func (l *ociLayout) choose(rawIndex []byte, tag string, depth int) (*v1.Descriptor, error) {
 	if depth > maxNesting {
-		return nil, fmt.Errorf("index in index in index: %w", layer.ErrLimit)
+		return nil, fmt.Errorf("index in index in index: %w", refused.ErrLimit)
 	}
 	index, err := v1.ParseIndexManifest(bytes.NewReader(rawIndex))
 	if err != nil {
-		return nil, fmt.Errorf("index: %w: %w", errFormat, err)
+		return nil, fmt.Errorf("index: %w: %w", ErrFormat, err)
 	}
 	var fit []v1.Descriptor
 	var tags []string
@@ -144,11 +144,11 @@ func (l *ociLayout) choose(rawIndex []byte, tag string, depth int) (*v1.Descript
 	}
 	switch {
 	case len(fit) == 0 && tag != "":
-		return nil, fmt.Errorf("no image tagged %q, the tags are: %.200s: %w", tag, strings.Join(tags, ", "), errFormat)
+		return nil, fmt.Errorf("no image tagged %q, the tags are: %.200s: %w", tag, strings.Join(tags, ", "), ErrFormat)
 	case len(fit) == 0:
-		return nil, fmt.Errorf("no image for linux/amd64: %w", errFormat)
+		return nil, fmt.Errorf("no image for linux/amd64: %w", ErrFormat)
 	case len(slices.CompactFunc(fit, func(a, b v1.Descriptor) bool { return a.Digest == b.Digest })) > 1:
-		return nil, fmt.Errorf("several images, name one by its tag (%.200s): %w", strings.Join(tags, ", "), errFormat)
+		return nil, fmt.Errorf("several images, name one by its tag (%.200s): %w", strings.Join(tags, ", "), ErrFormat)
 	}
 	if isIndex(fit[0].MediaType) {
 		raw, err := l.verified(&fit[0])

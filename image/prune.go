@@ -164,7 +164,7 @@ func (s *store) sweep() {
 		return
 	}
 	for _, e := range entries {
-		if len(e.Name()) == 64 && hexDigits().MatchString(e.Name()) {
+		if len(e.Name()) == 64 && IsHex(e.Name()) {
 			s.sweepTree(e.Name())
 		}
 		hex, isTmp := strings.CutSuffix(e.Name(), tmpSuffix)

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-
-	"github.com/duplex-run/duplex/internal/lazyregexp"
 )
 
 // Kind is where an image comes from.
@@ -36,11 +34,23 @@ var ErrReference = errors.New("not an image reference")
 // minPrefix is the fewest digits a digest may be shortened to.
 const minPrefix = 4
 
-var (
-	hexDigits = lazyregexp.New(`^[0-9a-f]{1,64}$`)
-	// ociTag is the grammar of org.opencontainers.image.ref.name in practice.
-	ociTag = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
-)
+// IsHex says whether s is the digits of a digest, or the first of them.
+func IsHex(s string) bool {
+	return s != "" && len(s) <= 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// maxTag is the length of the longest tag.
+const maxTag = 128
+
+// isTag knows the grammar of org.opencontainers.image.ref.name in practice.
+func isTag(s string) bool {
+	for i, c := range s {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || i > 0 && strings.ContainsRune("._+-", c)) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxTag
+}
 
 // ParseReference parses s without looking at any file. In oci:DIR:TAG the last
 // colon separates the tag unless a slash follows it.
@@ -56,7 +66,7 @@ func ParseReference(s string) (Reference, error) {
 	}
 	scheme, rest, colon := strings.Cut(s, ":")
 	if !colon {
-		if len(s) >= minPrefix && hexDigits().MatchString(s) {
+		if len(s) >= minPrefix && IsHex(s) {
 			return Reference{Kind: KindDigest, Path: s}, nil
 		}
 		return fail("want builtin, docker-archive:FILE, oci:DIR[:TAG], rootfs:DIR or a digest")
@@ -71,13 +81,13 @@ func ParseReference(s string) (Reference, error) {
 		dir, tag := rest, ""
 		if i := strings.LastIndexByte(rest, ':'); i >= 0 && !strings.Contains(rest[i:], "/") {
 			dir, tag = rest[:i], rest[i+1:]
-			if dir == "" || !ociTag().MatchString(tag) {
+			if dir == "" || !isTag(tag) {
 				return fail("want oci:DIR or oci:DIR:TAG")
 			}
 		}
 		return Reference{Kind: kind, Path: dir, Tag: tag}, nil
 	case KindDigest:
-		if len(rest) < minPrefix || !hexDigits().MatchString(rest) {
+		if len(rest) < minPrefix || !IsHex(rest) {
 			return fail(fmt.Sprintf("want %d to 64 hexadecimal digits", minPrefix))
 		}
 		return Reference{Kind: kind, Path: rest}, nil

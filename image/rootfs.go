@@ -12,7 +12,7 @@ import (
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // openRootfs takes a directory of the host as an image without configuration.
-func openRootfs(ctx context.Context, ref Reference) (*source, error) {
+func openRootfs(ctx context.Context, ref Reference) (*Source, error) {
 	// The directory itself may be named through a link; below it links are kept.
 	dir, err := filepath.EvalSymlinks(ref.Path)
 	if err != nil {
@@ -22,12 +22,12 @@ func openRootfs(ctx context.Context, ref Reference) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &source{
-		ref:    ref,
-		digest: scan.Fingerprint(),
-		config: Config{Env: []string{defaultPath}, Cmd: []string{"/bin/sh"}},
-		write: func(ctx context.Context, out *os.File, opts Options) (erofs.Stats, error) {
-			opts.progress("packing %s", dir)
+	return &Source{
+		Ref:    ref,
+		Digest: scan.Fingerprint(),
+		Config: Config{Env: []string{defaultPath}, Cmd: []string{"/bin/sh"}},
+		Write: func(ctx context.Context, out *os.File, opts Options) (erofs.Stats, error) {
+			opts.Say("packing %s", dir)
 			return scan.Write(ctx, out)
 		},
 	}, nil

@@ -99,18 +99,21 @@ func (s *store) use(ctx context.Context, hex string) (*Image, error) {
 }
 
 // ensure returns the image of src, importing it when the store lacks it.
-func (s *store) ensure(ctx context.Context, src *source, opts Options) (*Image, error) {
+func (s *store) ensure(ctx context.Context, src *Source, opts Options) (*Image, error) {
 	for {
 		// The record first: looking for what is not there would leave a lock file.
-		_, err := os.Lstat(s.path(src.digest, configName))
+		_, err := os.Lstat(s.path(src.Digest, configName))
 		if err == nil {
 			var img *Image
-			if img, err = s.use(ctx, src.digest); err == nil {
+			if img, err = s.use(ctx, src.Digest); err == nil {
 				return img, nil
 			}
 		}
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDamaged) {
 			return nil, err
+		}
+		if src.Write == nil {
+			return nil, ErrNotLinked
 		}
 		if err := s.importLocked(ctx, src, opts); err != nil {
 			return nil, err
@@ -119,22 +122,22 @@ func (s *store) ensure(ctx context.Context, src *source, opts Options) (*Image, 
 }
 
 // importLocked imports src unless another process did so in the meantime.
-func (s *store) importLocked(ctx context.Context, src *source, opts Options) (err error) {
+func (s *store) importLocked(ctx context.Context, src *Source, opts Options) (err error) {
 	s.sweep()
-	l, err := waitLock(ctx, s.path(src.digest+lockSuffix), unix.LOCK_EX)
+	l, err := waitLock(ctx, s.path(src.Digest+lockSuffix), unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			_ = os.Remove(s.path(src.digest + lockSuffix)) // held: nobody else relies on it
+			_ = os.Remove(s.path(src.Digest + lockSuffix)) // held: nobody else relies on it
 		}
 		err = errors.Join(err, l.release())
 	}()
-	if _, err := s.load(src.digest); err == nil {
+	if _, err := s.load(src.Digest); err == nil {
 		return nil
 	}
-	tmp := s.path(src.digest + tmpSuffix)
+	tmp := s.path(src.Digest + tmpSuffix)
 	if err := removeTree(tmp); err != nil { // of an import that was killed
 		return err
 	}
@@ -142,17 +145,17 @@ func (s *store) importLocked(ctx context.Context, src *source, opts Options) (er
 		return errors.Join(err, removeTree(tmp))
 	}
 	// A damaged image of that digest makes room.
-	if err := removeTree(s.path(src.digest)); err != nil {
+	if err := removeTree(s.path(src.Digest)); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, s.path(src.digest)); err != nil {
+	if err := os.Rename(tmp, s.path(src.Digest)); err != nil {
 		return errors.Join(err, removeTree(tmp))
 	}
 	return syncDir(s.dir)
 }
 
 // fill makes the directory of an image under a temporary name.
-func (s *store) fill(ctx context.Context, tmp string, src *source, opts Options) error {
+func (s *store) fill(ctx context.Context, tmp string, src *Source, opts Options) error {
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return err
 	}
@@ -160,7 +163,7 @@ func (s *store) fill(ctx context.Context, tmp string, src *source, opts Options)
 	if err != nil {
 		return err
 	}
-	stats, err := src.write(ctx, out, opts)
+	stats, err := src.Write(ctx, out, opts)
 	if err == nil {
 		err = out.Sync()
 	}
@@ -169,7 +172,7 @@ func (s *store) fill(ctx context.Context, tmp string, src *source, opts Options)
 		return err
 	}
 	record, err := json.MarshalIndent(&Image{
-		Ref: src.ref.String(), Digest: "sha256:" + src.digest, Config: src.config,
+		Ref: src.Ref.String(), Digest: "sha256:" + src.Digest, Config: src.Config,
 		Imported: time.Now().UTC(),
 		Inodes:   stats.Inodes, Size: stats.Size, DiskUsage: usage,
 	}, "", "  ")
@@ -218,7 +221,7 @@ func (s *store) digests() ([]string, error) {
 	}
 	var out []string
 	for _, e := range entries {
-		if len(e.Name()) == 64 && hexDigits().MatchString(e.Name()) {
+		if len(e.Name()) == 64 && IsHex(e.Name()) {
 			out = append(out, e.Name())
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/duplex-run/duplex/image"
+	"github.com/duplex-run/duplex/image/sources"
 	"github.com/duplex-run/duplex/internal/testutil/listing"
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -25,6 +26,7 @@ import (
 const importEnv = "DUPLEX_TEST_IMPORT"
 
 func TestMain(m *testing.M) {
+	sources.Use()
 	if ref := os.Getenv(importEnv); ref != "" {
 		os.Exit(importMain(ref))
 	}

@@ -31,7 +31,7 @@ func (s *store) unpack(ctx context.Context, img *Image, opts Options) (err error
 		img.Tree = s.path(hex, treeName)
 		return nil
 	}
-	opts.progress("unpacking %s (this host cannot mount EROFS)", img.Ref)
+	opts.Say("unpacking %s (this host cannot mount EROFS)", img.Ref)
 	tmp := s.path(hex, treeName+tmpSuffix)
 	if err := removeTree(tmp); err != nil {
 		return err

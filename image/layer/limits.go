@@ -1,8 +1,9 @@
 package layer
 
 import (
-	"errors"
 	"fmt"
+
+	"github.com/duplex-run/duplex/image/refused"
 )
 
 // Limits bound what an image may cost the host.
@@ -37,11 +38,11 @@ const (
 // Errors that an import is refused with.
 var (
 	// ErrEscape reports a path or link that leaves the image.
-	ErrEscape = errors.New("leaves the image")
+	ErrEscape = refused.ErrEscape
 	// ErrLimit reports something absurdly big.
-	ErrLimit = errors.New("over the limit")
+	ErrLimit = refused.ErrLimit
 	// ErrEntry reports an entry that makes no sense.
-	ErrEntry = errors.New("malformed")
+	ErrEntry = refused.ErrEntry
 )
 
 func overLimit(what string, got, limit int64) error {

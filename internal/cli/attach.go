@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/duplex-run/duplex/internal/runcli"
 	"github.com/duplex-run/duplex/internal/runs"
 )
 
@@ -15,14 +16,14 @@ var attachCommand = command{
 }
 
 func runAttach(ctx context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	noStdin := fs.Bool("no-stdin", false, "do not connect stdin")
 	fs.SetInterspersed(true)
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() != 1 {
-		return a.usage("want one run, got %d", fs.NArg())
+		return a.Usage("want one run, got %d", fs.NArg())
 	}
 	r, err := a.find(fs.Arg(0), true)
 	if err != nil {
@@ -35,14 +36,14 @@ func runAttach(ctx context.Context, a *app, args []string) error {
 	if err := a.needsTerminal(r.TTY, interactive); err != nil {
 		return err
 	}
-	size := winSize(sizeFD(a))
+	size := runcli.WinSize(sizeFD(a))
 	talk := &conversation{a: a, tty: r.TTY, interactive: interactive, detachable: true}
 	exit, detached, err := talk.talk(ctx, r.ID, &runs.Message{Type: runs.Attach, Size: &size})
 	switch {
 	case err != nil:
 		return a.about(r, err)
 	case detached:
-		_, _ = fmt.Fprintf(a.err, "\nduplex: detached from %s\n", nameOf(r))
+		_, _ = fmt.Fprintf(a.Err, "\nduplex: detached from %s\n", nameOf(r))
 		return nil
 	}
 	return a.ended(exit)

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/microvm"
 	"github.com/duplex-run/duplex/vmm"
@@ -68,13 +69,13 @@ func (o *bootOptions) register(fs *pflag.FlagSet) {
 
 func runBoot(ctx context.Context, a *app, args []string) error {
 	var o bootOptions
-	fs := a.flags()
+	fs := a.Flags()
 	o.register(fs)
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
-		return a.usage("%q is not a flag", fs.Arg(0))
+		return a.Usage("%q is not a flag", fs.Arg(0))
 	}
 	if o.config != "" {
 		if err := readConfig(fs, o.config); err != nil {
@@ -85,11 +86,11 @@ func runBoot(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	a.sweep()
+	a.App.Sweep()
 	if err := o.findKernel(ctx, a, h); err != nil {
 		return err
 	}
-	if a.labFor(o.lab, true) != "" {
+	if a.LabFor(o.lab, true) != "" {
 		return a.bootInLab(ctx, fs, &o, h)
 	}
 	return o.boot(ctx, a, *h)
@@ -100,17 +101,17 @@ func (o *bootOptions) hardware(a *app) (*microvm.Hardware, error) {
 	memory, err := units.RAMInBytes(o.memory)
 	switch {
 	case err != nil || memory < 1<<20:
-		return nil, a.usage("--memory=%s: not a size of at least 1m", o.memory)
+		return nil, a.Usage("--memory=%s: not a size of at least 1m", o.memory)
 	case o.kernel == "":
-		return nil, a.usage("no --kernel given")
+		return nil, a.Usage("no --kernel given")
 	case o.cpus <= 0 || o.cpus > vmm.MaxCPUs:
-		return nil, a.usage("--cpus=%v: out of range, at most %d", o.cpus, vmm.MaxCPUs)
+		return nil, a.Usage("--cpus=%v: out of range, at most %d", o.cpus, vmm.MaxCPUs)
 	case o.serial == "stdio" && o.console == "stdio":
-		return nil, a.usage("--serial and --console cannot both have the terminal: give --serial a file or none")
+		return nil, a.Usage("--serial and --console cannot both have the terminal: give --serial a file or none")
 	case o.lab != "auto" && o.lab != "always" && o.lab != "never":
-		return nil, a.usage("--lab=%s: want auto, always or never", o.lab)
+		return nil, a.Usage("--lab=%s: want auto, always or never", o.lab)
 	case o.timeout < 0 || o.stats < 0:
-		return nil, a.usage("--timeout and --stats take positive durations")
+		return nil, a.Usage("--timeout and --stats take positive durations")
 	}
 	h := &microvm.Hardware{
 		Kernel: o.kernel, Initrd: o.initrd, Memory: uint64(memory) &^ 4095, CPUs: o.cpus,
@@ -119,28 +120,28 @@ func (o *bootOptions) hardware(a *app) (*microvm.Hardware, error) {
 	for _, s := range o.disks {
 		d, err := parseDisk(s)
 		if err != nil {
-			return nil, a.usage("--disk=%s: %v", s, err)
+			return nil, a.Usage("--disk=%s: %v", s, err)
 		}
 		h.Disks = append(h.Disks, d)
 	}
 	for _, s := range o.nets {
 		n, err := parseNet(s)
 		if err != nil {
-			return nil, a.usage("--net=%s: %v", s, err)
+			return nil, a.Usage("--net=%s: %v", s, err)
 		}
 		h.Networks = append(h.Networks, n)
 	}
 	if len(o.publish) > 0 {
 		user := firstUser(h.Networks)
 		if user == nil {
-			return nil, a.usage("--publish needs --net user")
+			return nil, a.Usage("--publish needs --net user")
 		}
 		user.Publish = o.publish
 	}
 	for _, s := range o.shares {
 		sh, err := parseShare(s)
 		if err != nil {
-			return nil, a.usage("--share=%s: %v", s, err)
+			return nil, a.Usage("--share=%s: %v", s, err)
 		}
 		h.Shares = append(h.Shares, sh)
 	}
@@ -203,7 +204,7 @@ func (o *bootOptions) boot(ctx context.Context, a *app, h microvm.Hardware) erro
 	}
 	ctx, shutdown, stop := a.shutdownSignals(ctx)
 	defer stop()
-	b := microvm.BootOptions{Trace: o.trace, Shutdown: shutdown, NoJail: o.noJail, Warn: a.warn}
+	b := microvm.BootOptions{Trace: o.trace, Shutdown: shutdown, NoJail: o.noJail, Warn: a.Warn}
 	ctx, quit := context.WithCancelCause(ctx)
 	defer quit(nil)
 	closeStreams, err := o.connect(a, &b, func() { quit(errQuit) })
@@ -240,13 +241,13 @@ func (o *bootOptions) status(ctx context.Context, a *app, exit vmm.Exit) error {
 		case errors.Is(cause, errQuit):
 			return nil
 		case errors.Is(cause, errTimeout):
-			_, _ = fmt.Fprintf(a.err, "duplex: timed out after %v\n", o.timeout)
-			return statusError(workload.StatusTimeout)
+			_, _ = fmt.Fprintf(a.Err, "duplex: timed out after %v\n", o.timeout)
+			return cmdline.Status(workload.StatusTimeout)
 		}
 		return context.Canceled
 	case vmm.TripleFault:
-		_, _ = fmt.Fprintf(a.err, "duplex: the guest crashed: %v\n", exit)
-		return statusError(1)
+		_, _ = fmt.Fprintf(a.Err, "duplex: the guest crashed: %v\n", exit)
+		return cmdline.Status(1)
 	}
 	return &workload.Error{Op: "run the guest", Err: errors.New(exit.String())}
 }
@@ -257,16 +258,16 @@ func (a *app) shutdownSignals(parent context.Context) (context.Context, <-chan s
 	ctx, cancel := context.WithCancel(parent)
 	in := make(chan os.Signal, 2)
 	signal.Notify(in, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	a.stopSignals()
+	a.StopSignals()
 	shutdown := make(chan struct{})
 	go func() {
 		defer signal.Stop(in)
 		select {
 		case s := <-in:
 			sig, _ := s.(syscall.Signal)
-			a.signal.Store(int32(sig))
+			a.Signal.Store(int32(sig))
 			close(shutdown)
-			_, _ = fmt.Fprintf(a.err, "duplex: asked the guest to power off; once more ends it at once\n")
+			_, _ = fmt.Fprintf(a.Err, "duplex: asked the guest to power off; once more ends it at once\n")
 		case <-ctx.Done():
 			return
 		}
@@ -304,7 +305,7 @@ func (o *bootOptions) connect(a *app, b *microvm.BootOptions, quit func()) (func
 			if err == nil {
 				undo = append(undo, restore)
 			}
-			return a.out, in, err
+			return a.Out, in, err
 		}
 		f, err := os.OpenFile(where, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
 		if err != nil {
@@ -327,14 +328,14 @@ func (o *bootOptions) connect(a *app, b *microvm.BootOptions, quit func()) (func
 // rawInput is stdin for a guest's console: a terminal is made raw, and Ctrl-A X
 // ends the machine there.
 func (a *app) rawInput(quit func()) (io.Reader, func(), error) {
-	fd := int(a.in.Fd())
+	fd := int(a.In.Fd())
 	if !term.IsTerminal(fd) {
-		return a.in, func() {}, nil
+		return a.In, func() {}, nil
 	}
 	old, err := term.MakeRaw(fd)
 	if err != nil {
 		return nil, nil, &workload.Error{Op: "set the terminal to raw mode", Err: err}
 	}
-	_, _ = fmt.Fprint(a.err, "duplex: Ctrl-A X ends the machine\r\n")
-	return &escape{in: a.in, quit: quit}, func() { _ = term.Restore(fd, old) }, nil
+	_, _ = fmt.Fprint(a.Err, "duplex: Ctrl-A X ends the machine\r\n")
+	return &escape{in: a.In, quit: quit}, func() { _ = term.Restore(fd, old) }, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/duplex-run/duplex/internal/runcli"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/lab"
 	"github.com/duplex-run/duplex/microvm"
@@ -51,9 +52,9 @@ func (a *app) bootInLab(ctx context.Context, fs *pflag.FlagSet, o *bootOptions, 
 	})
 	stdio := o.serial == "stdio" || o.console == "stdio"
 	return a.inLab(ctx, lab.Options{
-		Argv: append(argv, "--lab=never", "--kernel="+h.Kernel), Env: fromCaller([]string{"NO_COLOR", "TERM"}),
+		Argv: append(argv, "--lab=never", "--kernel="+h.Kernel), Env: runcli.FromCaller([]string{"NO_COLOR", "TERM"}),
 		Cwd: cwd, Carry: carry, CarryOnly: true, Output: o.outputs(),
-		Memory: max(labMemory, int64(h.Memory)+labMemory/2), Interactive: stdio, TTY: stdio && term.IsTerminal(int(a.in.Fd())),
+		Memory: max(labMemory, int64(h.Memory)+labMemory/2), Interactive: stdio, TTY: stdio && term.IsTerminal(int(a.In.Fd())),
 	}, new(workload.Recorder))
 }
 

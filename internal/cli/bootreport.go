@@ -17,7 +17,9 @@ import (
 
 	"github.com/duplex-run/duplex/bootreport"
 	"github.com/duplex-run/duplex/compare"
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/internal/runcli"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -30,7 +32,7 @@ var bootReportCommand = command{
 
 // bootReportFlags are those of `duplex boot-report`: run's, and how to show it.
 type bootReportFlags struct {
-	runFlags
+	runcli.Flags
 	json, deterministic bool
 	svg, perfetto       string
 	labWhy              string // inside the lab: why; the document is for the one outside
@@ -45,7 +47,7 @@ func (f *bootReportFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.svg, "svg", "", "also draw it into `FILE`")
 	fs.StringVar(&f.perfetto, "perfetto", "", "also write it, with every exit, to `FILE` for Perfetto or chrome://tracing")
 	fs.BoolVar(&f.deterministic, "deterministic", false, "in the lab, with a clock that counts instructions; implies --lab=always")
-	f.runFlags.register(fs)
+	f.Flags.Register(fs)
 	fs.StringVar(&f.labWhy, "lab-why", "", "")
 	for _, name := range append([]string{"lab-why"}, notReported...) {
 		_ = fs.MarkHidden(name)
@@ -54,28 +56,28 @@ func (f *bootReportFlags) register(fs *pflag.FlagSet) {
 
 // check refuses what cannot be meant. The boots take long, so files are tried first.
 func (f *bootReportFlags) check(a *app, fs *pflag.FlagSet) error {
-	iso, err := f.pick(a, fs)
+	iso, err := f.Pick(a.App, fs)
 	if err != nil {
 		return err
 	}
 	for _, name := range notReported {
 		if fs.Changed(name) {
-			return a.usage("--%s: a boot report is of microVMs, whose command runs three times and is not seen", name)
+			return a.Usage("--%s: a boot report is of microVMs, whose command runs three times and is not seen", name)
 		}
 	}
 	if iso != workload.VM {
-		return a.usage("--isolation=%s: a boot report is of microVMs", iso)
+		return a.Usage("--isolation=%s: a boot report is of microVMs", iso)
 	}
 	if fs.NArg() == 0 {
-		return a.usage("no image given")
+		return a.Usage("no image given")
 	}
 	if f.labWhy != "" {
 		f.svg = "" // the one outside draws it
 	} else if f.deterministic {
-		if f.lab == "never" {
-			return a.usage("--deterministic needs the lab, --lab=never refuses it")
+		if f.Lab == "never" {
+			return a.Usage("--deterministic needs the lab, --lab=never refuses it")
 		}
-		f.lab = "always"
+		f.Lab = "always"
 	}
 	for name, path := range map[string]string{"svg": f.svg, "perfetto": f.perfetto} {
 		if path == "" {
@@ -85,29 +87,29 @@ func (f *bootReportFlags) check(a *app, fs *pflag.FlagSet) error {
 			return &workload.Error{Op: "--" + name + " " + path, Err: fmt.Errorf("%s is no directory", filepath.Dir(path)), Remedy: "Make it first."}
 		}
 	}
-	if _, err := f.networkFlags.parse(a, iso); err != nil {
+	if _, err := f.NetworkFlags.Parse(a.App, iso); err != nil {
 		return err
 	}
-	if err := f.checkWarm(a, iso); err != nil {
+	if err := f.CheckWarm(a.App, iso); err != nil {
 		return err
 	}
-	return f.validate(a)
+	return f.Validate(a.App)
 }
 
 func runBootReport(ctx context.Context, a *app, args []string) error {
 	var f bootReportFlags
-	fs := a.flags()
+	fs := a.Flags()
 	f.register(fs)
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if err := f.check(a, fs); err != nil {
 		return err
 	}
-	a.sweep()
+	a.App.Sweep()
 	var doc *bootreport.Document
 	var err error
-	if why := a.labFor(f.lab, true); why != "" {
+	if why := a.LabFor(f.Lab, true); why != "" {
 		doc, err = f.inLab(ctx, a, fs, args, why)
 	} else {
 		doc, err = f.here(ctx, a, fs)
@@ -124,15 +126,15 @@ func (f *bootReportFlags) here(ctx context.Context, a *app, fs *pflag.FlagSet) (
 	if err != nil {
 		return nil, fmt.Errorf("find the duplex binary: %w", err)
 	}
-	img, err := a.image(ctx, fs.Arg(0), false)
+	img, err := a.Image(ctx, fs.Arg(0), false)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = img.Close() }()
-	if _, err := a.guest(ctx, &f.runOptions); err != nil { // fetched and built before the first boot
+	if _, err := a.guest(ctx, &f.Options); err != nil { // fetched and built before the first boot
 		return nil, err
 	}
-	scratch, err := hostdir.NewRun(newID()) // a later command removes it if this one is killed
+	scratch, err := hostdir.NewRun(runcli.NewID()) // a later command removes it if this one is killed
 	if err != nil {
 		return nil, err
 	}
@@ -140,12 +142,12 @@ func (f *bootReportFlags) here(ctx context.Context, a *app, fs *pflag.FlagSet) (
 	o := bootreport.Options{
 		Exe: exe, Flags: f.forRun(fs),
 		Image: compare.Image{Ref: fs.Arg(0), Digest: img.Digest}, Command: fs.Args()[1:],
-		Host: describeHost(f.labWhy, f.deterministic), Dir: scratch.Path(), Warm: f.warm,
+		Host: describeHost(f.labWhy, f.deterministic), Dir: scratch.Path(), Warm: f.Warm,
 	}
-	p := a.progress()
-	o.Progress = func(kind string, n, of int) { p.update(fmt.Sprintf("boot %d of %d (%s)", n+1, of, kind), -1) }
+	p := a.Progress()
+	o.Progress = func(kind string, n, of int) { p.Update(fmt.Sprintf("boot %d of %d (%s)", n+1, of, kind), -1) }
 	doc, err := bootreport.Run(ctx, o)
-	p.done()
+	p.Done()
 	if err != nil || f.perfetto == "" {
 		return doc, err
 	}
@@ -166,17 +168,17 @@ func (f *bootReportFlags) forRun(fs *pflag.FlagSet) []string {
 // inLab makes the same report in the lab and reads the document it prints.
 func (f *bootReportFlags) inLab(ctx context.Context, a *app, fs *pflag.FlagSet, args []string, why string) (*bootreport.Document, error) {
 	var out bytes.Buffer
-	p := a.progress()
-	p.update("three boots in the lab", -1)
-	defer p.done()
-	stdout := a.out
-	a.out = &out
+	p := a.Progress()
+	p.Update("three boots in the lab", -1)
+	defer p.Done()
+	stdout := a.Out
+	a.Out = &out
 	err := a.runInLab(ctx, labJob{
-		fs: fs, args: args, image: fs.Arg(0), opts: &f.runOptions, extra: []string{"--lab-why=" + why},
+		fs: fs, args: args, image: fs.Arg(0), opts: &f.Options, extra: []string{"--lab-why=" + why},
 		output: []string{f.perfetto}, deterministic: f.deterministic,
 	})
-	a.out = stdout
-	if err != nil && !errors.Is(err, statusError(0)) {
+	a.Out = stdout
+	if err != nil && !errors.Is(err, cmdline.Status(0)) {
 		return nil, err
 	}
 	doc := new(bootreport.Document)
@@ -196,9 +198,9 @@ func (f *bootReportFlags) show(a *app, doc *bootreport.Document) error {
 		}
 	}
 	if f.json || f.labWhy != "" {
-		return printJSON(a.out, doc)
+		return cmdline.PrintJSON(a.Out, doc)
 	}
-	return bootreport.WriteText(a.out, doc, bootreport.Style{Width: columns(a.out), Colour: wantColour(a.out)})
+	return bootreport.WriteText(a.Out, doc, bootreport.Style{Width: columns(a.Out), Colour: wantColour(a.Out)})
 }
 
 // columns is the width of the terminal that w is, or what COLUMNS says.

@@ -1,11 +1,12 @@
 package cli
 
 import (
-	"io"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/duplex-run/duplex/internal/runcli"
 )
 
 func TestBootReportRefuses(t *testing.T) {
@@ -24,7 +25,7 @@ func TestBootReportRefuses(t *testing.T) {
 		{"--perfetto=" + missing + " img", "is no directory"},
 		{"--frame-rate=25 img", "unknown flag"},
 	} {
-		a := &app{out: io.Discard, err: io.Discard, cmd: bootReportCommand}
+		a := testApp(bootReportCommand)
 		err := runBootReport(t.Context(), a, strings.Fields(tc.args))
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want an error with %q", tc.args, err, tc.want)
@@ -34,12 +35,12 @@ func TestBootReportRefuses(t *testing.T) {
 
 // The boots get run's flags, and none of the report's own.
 func TestBootReportHandsRunItsFlags(t *testing.T) {
-	a := &app{out: io.Discard, err: io.Discard, cmd: bootReportCommand}
+	a := testApp(bootReportCommand)
 	var f bootReportFlags
-	fs := a.flags()
+	fs := a.Flags()
 	f.register(fs)
 	args := strings.Fields("--json --svg=x --perfetto y --vm --lab=never -e A=1,2 -m 128m --network user -p 80:80 --timeout 5s img cmd --flag")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		t.Fatal(err)
 	}
 	got := f.forRun(fs)
@@ -49,9 +50,9 @@ func TestBootReportHandsRunItsFlags(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	for _, arg := range got { // run takes them
-		var run runFlags
-		rfs := a.flags()
-		run.register(rfs)
+		var run runcli.Flags
+		rfs := a.Flags()
+		run.Register(rfs)
 		if err := rfs.Parse([]string{arg}); err != nil {
 			t.Errorf("%s: %v", arg, err)
 		}

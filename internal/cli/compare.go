@@ -20,7 +20,9 @@ import (
 
 	"github.com/duplex-run/duplex/compare"
 	"github.com/duplex-run/duplex/compare/isolation"
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/hostcheck"
+	"github.com/duplex-run/duplex/internal/runcli"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm/probe"
 )
@@ -37,8 +39,8 @@ const defaultImage = "builtin"
 
 // compareFlags are the flags of `duplex compare`.
 type compareFlags struct {
-	runOptions
-	networkFlags
+	runcli.Options
+	runcli.NetworkFlags
 	sides         []string
 	n, warmup     int
 	seed          uint64
@@ -64,7 +66,7 @@ func (f *compareFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.noProbe, "no-probe", false, "leave the isolation part out")
 	fs.BoolVar(&f.ignoreFailure, "ignore-failure", false, "count runs whose command ends with a status but 0")
 	fs.BoolVar(&f.deterministic, "deterministic", false, "in the lab, with a clock that counts instructions; implies --lab=always")
-	fs.BoolVarP(&f.interactive, "interactive", "i", false, "read stdin once and give it to every run")
+	fs.BoolVarP(&f.Interactive, "interactive", "i", false, "read stdin once and give it to every run")
 	f.shared(fs)
 	fs.StringVar(&f.labWhy, "lab-why", "", "")
 	fs.BoolVar(&f.showProgress, "progress", false, "")
@@ -74,8 +76,8 @@ func (f *compareFlags) register(fs *pflag.FlagSet) {
 
 // shared are the flags that every `duplex run` gets too.
 func (f *compareFlags) shared(fs *pflag.FlagSet) {
-	f.runOptions.register(fs)
-	f.networkFlags.register(fs)
+	f.Options.Register(fs)
+	f.NetworkFlags.Register(fs)
 }
 
 // columns are the sides to compare: those asked for, or all that are possible.
@@ -84,13 +86,13 @@ func (f *compareFlags) columns(a *app) ([]compare.Column, error) {
 		return []compare.Column{compare.VM, compare.WarmVM, compare.Container}, nil
 	}
 	if len(f.sides) < 2 || len(f.sides) > compare.MaxColumns {
-		return nil, a.usage("--isolation=%s: want two or three, as vm,container", strings.Join(f.sides, ","))
+		return nil, a.Usage("--isolation=%s: want two or three, as vm,container", strings.Join(f.sides, ","))
 	}
 	var sides []compare.Column
 	for _, s := range f.sides {
 		c := compare.Column(s)
 		if !c.Valid() {
-			return nil, a.usage("--isolation: %q: want vm, vm-warm, container, or container-no- and one of %s", s, strings.Join(compare.Layers(), ", "))
+			return nil, a.Usage("--isolation: %q: want vm, vm-warm, container, or container-no- and one of %s", s, strings.Join(compare.Layers(), ", "))
 		}
 		sides = append(sides, c)
 	}
@@ -103,32 +105,32 @@ func (f *compareFlags) check(a *app) ([]compare.Column, error) {
 		return nil, err
 	}
 	if f.n < 1 || f.n > 100000 {
-		return sides, a.usage("--runs=%d: out of range 1 to 100000", f.n)
+		return sides, a.Usage("--runs=%d: out of range 1 to 100000", f.n)
 	}
 	if f.warmup < 0 || f.warmup > 1000 {
-		return sides, a.usage("--warmup=%d: out of range 0 to 1000", f.warmup)
+		return sides, a.Usage("--warmup=%d: out of range 0 to 1000", f.warmup)
 	}
 	if f.labWhy != "" {
 		f.output = "" // the one outside writes it
 	} else if f.deterministic {
-		if f.lab == "never" {
-			return sides, a.usage("--deterministic needs the lab, --lab=never refuses it")
+		if f.Lab == "never" {
+			return sides, a.Usage("--deterministic needs the lab, --lab=never refuses it")
 		}
-		f.lab = "always"
+		f.Lab = "always"
 	}
 	for _, side := range sides { // a side that refuses the network fails before any run
-		if _, err := f.networkFlags.parse(a, side.Isolation()); err != nil {
+		if _, err := f.NetworkFlags.Parse(a.App, side.Isolation()); err != nil {
 			return sides, err
 		}
 	}
-	return sides, f.validate(a)
+	return sides, f.Validate(a.App)
 }
 
 func runCompare(ctx context.Context, a *app, args []string) error {
 	var f compareFlags
-	fs := a.flags()
+	fs := a.Flags()
 	f.register(fs)
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	sides, err := f.check(a)
@@ -140,7 +142,7 @@ func runCompare(ctx context.Context, a *app, args []string) error {
 	}
 	var doc *compare.Document
 	wantVM := slices.Contains(sides, compare.VM) || slices.Contains(sides, compare.WarmVM)
-	if why := a.labFor(f.lab, wantVM); why != "" {
+	if why := a.LabFor(f.Lab, wantVM); why != "" {
 		doc, err = f.inLab(ctx, a, fs, args, why)
 	} else {
 		doc, err = f.here(ctx, a, fs, sides)
@@ -162,16 +164,16 @@ func (f *compareFlags) show(a *app, doc *compare.Document) error {
 	}
 	var err error
 	if f.json {
-		err = compare.WriteJSON(a.out, doc)
+		err = compare.WriteJSON(a.Out, doc)
 	} else {
-		err = compare.Report(a.out, doc, wantColour(a.out))
+		err = compare.Report(a.Out, doc, wantColour(a.Out))
 	}
 	if err != nil {
 		return err
 	}
 	for side, failed := range doc.Summary.Failed {
 		if failed > 0 && failed == doc.Measured(side) {
-			return statusError(workload.StatusError)
+			return cmdline.Status(workload.StatusError)
 		}
 	}
 	return nil
@@ -215,7 +217,7 @@ func (f *compareFlags) here(ctx context.Context, a *app, fs *pflag.FlagSet, side
 	}
 	ref, cmd := imageArg(fs)
 	needTree := slices.ContainsFunc(sides, compare.Column.Container) && os.Geteuid() != 0
-	img, err := a.image(ctx, ref, needTree)
+	img, err := a.Image(ctx, ref, needTree)
 	if err != nil {
 		return nil, err
 	}
@@ -225,8 +227,8 @@ func (f *compareFlags) here(ctx context.Context, a *app, fs *pflag.FlagSet, side
 		Flags: f.forRun(fs), Image: compare.Image{Ref: ref, Digest: img.Digest}, Command: cmd,
 		IgnoreFailure: f.ignoreFailure, NoProbe: f.noProbe, Host: f.host(),
 	}
-	if f.interactive {
-		in, err := spool(a.in)
+	if f.Interactive {
+		in, err := spool(a.In)
 		if err != nil {
 			return nil, err
 		}
@@ -265,7 +267,7 @@ func (f *compareFlags) forRun(fs *pflag.FlagSet) []string {
 	shared := pflag.NewFlagSet("", pflag.ContinueOnError)
 	new(compareFlags).shared(shared)
 	flags := passOn(fs, func(name string) bool { return shared.Lookup(name) != nil })
-	if f.interactive {
+	if f.Interactive {
 		flags = append(flags, "--interactive")
 	}
 	return flags
@@ -299,11 +301,11 @@ func (f *compareFlags) inLab(ctx context.Context, a *app, fs *pflag.FlagSet, arg
 		extra = append(extra, "--progress")
 	}
 	var out bytes.Buffer
-	stdout := a.out
-	a.out = &out
-	err := a.runInLab(ctx, labJob{fs: fs, args: args, image: ref, opts: &f.runOptions, extra: extra, deterministic: f.deterministic})
-	a.out = stdout
-	if errors.Is(err, statusError(0)) {
+	stdout := a.Out
+	a.Out = &out
+	err := a.runInLab(ctx, labJob{fs: fs, args: args, image: ref, opts: &f.Options, extra: extra, deterministic: f.deterministic})
+	a.Out = stdout
+	if errors.Is(err, cmdline.Status(0)) {
 		err = nil
 	}
 	if out.Len() == 0 {
@@ -347,7 +349,7 @@ func kvmVerdict() string {
 
 // terminal returns stderr when it is one.
 func (a *app) terminal() *os.File {
-	if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if f, ok := a.Err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		return f
 	}
 	return nil
@@ -364,7 +366,7 @@ func (a *app) compareBar(always bool) *compareBar {
 	if a.terminal() == nil && !always {
 		return &compareBar{}
 	}
-	return &compareBar{w: a.err}
+	return &compareBar{w: a.Err}
 }
 
 func (b *compareBar) show(p compare.Progress) {

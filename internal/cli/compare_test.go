@@ -10,16 +10,19 @@ import (
 	"testing"
 
 	"github.com/duplex-run/duplex/compare"
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
+
+	"github.com/duplex-run/duplex/internal/runcli"
 )
 
 func parseCompare(t *testing.T, args ...string) (*app, *compareFlags, error) {
 	t.Helper()
-	a := &app{out: io.Discard, err: io.Discard, cmd: compareCommand}
+	a := testApp(compareCommand)
 	var f compareFlags
-	fs := a.flags()
+	fs := a.Flags()
 	f.register(fs)
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return a, &f, err
 	}
 	_, err := f.check(a)
@@ -50,12 +53,12 @@ func TestCompareRefuses(t *testing.T) {
 }
 
 func TestCompareHandsRunItsFlags(t *testing.T) {
-	a := &app{out: io.Discard, err: io.Discard, cmd: compareCommand}
+	a := testApp(compareCommand)
 	var f compareFlags
-	fs := a.flags()
+	fs := a.Flags()
 	f.register(fs)
 	args := strings.Fields("-n 3 --seed=5 -i -e A=1,2 -e B -m 64m --network user -p 8080:80 --lab=never --json --output x --warmup 0 img cmd --flag")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"--lab=never", "--interactive", "--env=A=1,2", "--env=B", "--memory=64m", "--network=user", "--publish=8080:80"}
@@ -72,8 +75,8 @@ func TestCompareHandsRunItsFlags(t *testing.T) {
 
 func TestInnerCompareLeavesFilesToTheOuter(t *testing.T) {
 	_, f, err := parseCompare(t, "--output=/nowhere/x", "--deterministic", "--lab=never", "--lab-why=because")
-	if err != nil || f.output != "" || f.lab != "never" {
-		t.Errorf("output %q, lab %q, %v", f.output, f.lab, err)
+	if err != nil || f.output != "" || f.Lab != "never" {
+		t.Errorf("output %q, lab %q, %v", f.output, f.Lab, err)
 	}
 }
 
@@ -90,8 +93,8 @@ func TestShow(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "doc.json")
 	var out bytes.Buffer
 	f := compareFlags{json: true, output: path}
-	err := f.show(&app{out: &out}, doc)
-	if err != statusError(workload.StatusError) {
+	err := f.show(&app{App: &runcli.App{Out: &out}}, doc)
+	if err != cmdline.Status(workload.StatusError) {
 		t.Errorf("a side without a sample: %v", err)
 	}
 	written, err := os.ReadFile(path)
@@ -103,11 +106,11 @@ func TestShow(t *testing.T) {
 		t.Errorf("left %q, %v", left, err)
 	}
 	doc.Summary.Failed = []int{0, 0}
-	if err := f.show(&app{out: io.Discard}, doc); err != nil {
+	if err := f.show(&app{App: &runcli.App{Out: io.Discard}}, doc); err != nil {
 		t.Errorf("both sides measured: %v", err)
 	}
 	f.output = filepath.Join(t.TempDir(), "absent", "x")
-	if err := f.show(&app{out: io.Discard}, doc); err == nil {
+	if err := f.show(&app{App: &runcli.App{Out: io.Discard}}, doc); err == nil {
 		t.Error("an output that cannot be written is no error")
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
+	"github.com/duplex-run/duplex/internal/runcli"
 	"github.com/duplex-run/duplex/internal/runs"
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -90,7 +92,7 @@ func (c *conversation) streams() error {
 		return err
 	}
 	c.files = append(c.files, in)
-	for _, w := range []io.Writer{c.a.out, c.a.err} {
+	for _, w := range []io.Writer{c.a.Out, c.a.Err} {
 		f, err := c.output(w)
 		if err != nil {
 			return err
@@ -110,9 +112,9 @@ func (c *conversation) input() (*os.File, error) {
 	}
 	w := os.NewFile(uintptr(fds[1]), "stdin")
 	go func() {
-		var from io.Reader = c.a.in
+		var from io.Reader = c.a.In
 		if c.detachable && c.tty {
-			from = &keys{from: c.a.in, leave: func() { close(c.detached) }}
+			from = &keys{from: c.a.In, leave: func() { close(c.detached) }}
 		}
 		_, _ = io.Copy(w, from) // to the end of either
 		_ = w.Close()
@@ -147,7 +149,7 @@ func (c *conversation) closeFiles() {
 }
 
 func (c *conversation) raw() error {
-	fd := int(c.a.in.Fd())
+	fd := int(c.a.In.Fd())
 	old, err := term.MakeRaw(fd)
 	if err != nil {
 		return &workload.Error{Op: "set the terminal to raw mode", Err: err}
@@ -159,8 +161,8 @@ func (c *conversation) raw() error {
 // signals passes on the caller's signals and the size of his terminal.
 func (c *conversation) signals() {
 	in := make(chan os.Signal, 16)
-	signal.Notify(in, forwarded...)
-	c.a.stopSignals()
+	signal.Notify(in, runcli.Forwarded...)
+	c.a.StopSignals()
 	if c.tty {
 		signal.Notify(in, syscall.SIGWINCH)
 	}
@@ -172,7 +174,7 @@ func (c *conversation) signals() {
 			select {
 			case s := <-in:
 				if s == syscall.SIGWINCH {
-					size := winSize(c.sizeFD())
+					size := runcli.WinSize(c.sizeFD())
 					m = runs.Message{Type: runs.Resize, Size: &size}
 				} else if sig, ok := s.(syscall.Signal); ok {
 					m = runs.Message{Type: runs.Signal, Number: int(sig)}
@@ -189,10 +191,10 @@ func (c *conversation) sizeFD() int { return sizeFD(c.a) }
 
 // sizeFD is the terminal whose size counts.
 func sizeFD(a *app) int {
-	if f, ok := a.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if f, ok := a.Out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		return int(f.Fd())
 	}
-	return int(a.in.Fd())
+	return int(a.In.Fd())
 }
 
 func (c *conversation) close() {
@@ -242,8 +244,8 @@ func (k *keys) Read(p []byte) (int, error) {
 
 // needsTerminal refuses a terminal for a caller that has none.
 func (a *app) needsTerminal(tty, interactive bool) error {
-	if tty && interactive && !term.IsTerminal(int(a.in.Fd())) {
-		return &workload.Error{Op: a.cmd.name, Err: errors.New("the input device is not a TTY"), Remedy: "leave out -t, or start duplex from a terminal"}
+	if tty && interactive && !term.IsTerminal(int(a.In.Fd())) {
+		return &workload.Error{Op: a.Cmd.Name, Err: errors.New("the input device is not a TTY"), Remedy: "leave out -t, or start duplex from a terminal"}
 	}
 	return nil
 }
@@ -251,10 +253,10 @@ func (a *app) needsTerminal(tty, interactive bool) error {
 // ended prints what there is to say of an exit, and returns its status.
 func (a *app) ended(exit workload.Exit) error {
 	if exit.Message != "" {
-		_, _ = fmt.Fprintf(a.err, "duplex: %s\n", exit.Message)
+		_, _ = fmt.Fprintf(a.Err, "duplex: %s\n", exit.Message)
 	}
 	if exit.OOM {
-		_, _ = fmt.Fprintln(a.err, "duplex: killed for want of memory\ngive it more with --memory")
+		_, _ = fmt.Fprintln(a.Err, "duplex: killed for want of memory\ngive it more with --memory")
 	}
-	return statusError(exit.Status())
+	return cmdline.Status(exit.Status())
 }

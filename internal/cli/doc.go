@@ -9,5 +9,5 @@
 // A command returns an error for a failure of duplex itself; Main prints it
 // once, as "duplex: what failed: why" with the remedy on the next line, and
 // exits with 125 or what the error says. A workload that ends badly is not an
-// error: its status comes back as statusError and passes through silently.
+// error: its status comes back as cmdline.Status and passes through silently.
 package cli

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/hostcheck"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm/probe"
@@ -31,27 +32,27 @@ type diagnosis struct {
 }
 
 func runDoctor(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
-		return a.usage("unexpected argument %q", fs.Arg(0))
+		return a.Usage("unexpected argument %q", fs.Arg(0))
 	}
 	d, err := diagnose()
 	if err != nil {
 		return err
 	}
 	if *asJSON {
-		if err := printJSON(a.out, d); err != nil {
+		if err := cmdline.PrintJSON(a.Out, d); err != nil {
 			return err
 		}
 	} else {
 		a.printDiagnosis(d)
 	}
 	if d.Verdict[workload.VM].Runs != "native" && d.Verdict[workload.Container].Runs != "native" {
-		return statusError(1)
+		return cmdline.Status(1)
 	}
 	return nil
 }
@@ -121,13 +122,13 @@ func kvmChecks(r probe.Report) []hostcheck.Check {
 
 func (a *app) printDiagnosis(d diagnosis) {
 	for _, c := range d.Checks {
-		_, _ = fmt.Fprintf(a.out, "%-5s %-16s %s\n", c.State, c.Name, c.Detail)
+		_, _ = fmt.Fprintf(a.Out, "%-5s %-16s %s\n", c.State, c.Name, c.Detail)
 		if c.Remedy != "" && c.State != hostcheck.OK {
-			_, _ = fmt.Fprintf(a.out, "%22s -> %s\n", "", c.Remedy)
+			_, _ = fmt.Fprintf(a.Out, "%22s -> %s\n", "", c.Remedy)
 		}
 	}
 	for _, iso := range []workload.Isolation{workload.VM, workload.Container} {
 		v := d.Verdict[iso]
-		_, _ = fmt.Fprintf(a.out, "%s: %s (%s)\n", map[workload.Isolation]string{workload.VM: "microVM", workload.Container: "container"}[iso], v.Runs, v.Why)
+		_, _ = fmt.Fprintf(a.Out, "%s: %s (%s)\n", map[workload.Isolation]string{workload.VM: "microVM", workload.Container: "container"}[iso], v.Runs, v.Why)
 	}
 }

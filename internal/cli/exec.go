@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/duplex-run/duplex/internal/runcli"
 	"github.com/duplex-run/duplex/internal/runs"
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -19,7 +20,7 @@ var execCommand = command{
 }
 
 func runExec(ctx context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	var c runs.Command
 	fs.BoolVarP(&c.Interactive, "interactive", "i", false, "keep stdin open; without it the command reads end of file")
 	fs.BoolVarP(&c.TTY, "tty", "t", false, "give the command a terminal")
@@ -30,21 +31,21 @@ func runExec(ctx context.Context, a *app, args []string) error {
 	fs.BoolVarP(&c.Detach, "detach", "d", false, "return once the command runs")
 	await := fs.Bool("await", false, "")
 	_ = fs.MarkHidden("await") // for duplex's own use: the run may be about to begin
-	var others refusals
-	others.register(fs, "privileged", "detach-keys")
-	if err := a.parse(fs, args); err != nil {
+	var others runcli.Refusals
+	others.Register(fs, "privileged", "detach-keys")
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
-	if err := others.check(a); err != nil {
+	if err := others.Check(a.App); err != nil {
 		return err
 	}
 	switch {
 	case fs.NArg() == 0:
-		return a.usage("no run given")
+		return a.Usage("no run given")
 	case fs.NArg() == 1:
-		return a.usage("no command given")
+		return a.Usage("no command given")
 	case c.Cwd != "" && !strings.HasPrefix(c.Cwd, "/"):
-		return a.usage("--workdir=%s: not an absolute path", c.Cwd)
+		return a.Usage("--workdir=%s: not an absolute path", c.Cwd)
 	}
 	if c.Detach {
 		c.Interactive = false
@@ -59,12 +60,12 @@ func runExec(ctx context.Context, a *app, args []string) error {
 		return err
 	}
 	c.Argv = fs.Args()[1:]
-	if c.Env, err = readEnvFiles(*envFiles); err != nil {
+	if c.Env, err = runcli.ReadEnvFiles(*envFiles); err != nil {
 		return err
 	}
-	c.Env = mergeEnv(c.Env, fromCaller(*env))
+	c.Env = runcli.MergeEnv(c.Env, runcli.FromCaller(*env))
 	if c.TTY {
-		c.Size = winSize(sizeFD(a))
+		c.Size = runcli.WinSize(sizeFD(a))
 	}
 	talk := &conversation{a: a, tty: c.TTY, interactive: c.Interactive}
 	if c.Detach {
@@ -106,7 +107,7 @@ func (a *app) find(ref string, running bool) (runs.Record, error) {
 		return r, a.about(runs.Record{}, err)
 	}
 	if running && r.State() == "exited" {
-		return r, &workload.Error{Op: a.cmd.name, Err: fmt.Errorf("%s is not running: it has ended", nameOf(r)), Remedy: "'duplex ps' lists what runs."}
+		return r, &workload.Error{Op: a.Cmd.Name, Err: fmt.Errorf("%s is not running: it has ended", nameOf(r)), Remedy: "'duplex ps' lists what runs."}
 	}
 	return r, nil
 }
@@ -120,21 +121,21 @@ func (a *app) about(r runs.Record, err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.As(err, &own):
-		return &workload.Error{Op: a.cmd.name + ": " + own.Op, Err: own.Err, Remedy: own.Remedy, Status: own.Status}
+		return &workload.Error{Op: a.Cmd.Name + ": " + own.Op, Err: own.Err, Remedy: own.Remedy, Status: own.Status}
 	case r.ID == "":
-		return &workload.Error{Op: a.cmd.name, Err: err}
+		return &workload.Error{Op: a.Cmd.Name, Err: err}
 	}
-	return &workload.Error{Op: a.cmd.name + " " + nameOf(r), Err: err}
+	return &workload.Error{Op: a.Cmd.Name + " " + nameOf(r), Err: err}
 }
 
 // nameOf is what people call a run.
-func nameOf(r runs.Record) string { return firstOf(r.Name, r.ID[:min(shortDigest, len(r.ID))]) }
+func nameOf(r runs.Record) string { return runcli.FirstOf(r.Name, r.ID[:min(shortDigest, len(r.ID))]) }
 
 // each does something to every run that refs name, goes on after a failure, and
 // prints the name of each that it was done to.
 func (a *app) each(refs []string, do func(runs.Record) error) error {
 	if len(refs) == 0 {
-		return a.usage("no run given")
+		return a.Usage("no run given")
 	}
 	var errs []error
 	for _, ref := range refs {
@@ -146,7 +147,7 @@ func (a *app) each(refs []string, do func(runs.Record) error) error {
 			errs = append(errs, err)
 			continue
 		}
-		_, _ = fmt.Fprintln(a.out, ref)
+		_, _ = fmt.Fprintln(a.Out, ref)
 	}
 	return first(a, errs)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/duplex-run/duplex/image"
+	"github.com/duplex-run/duplex/internal/cmdline"
 )
 
 var imageCommand = command{
@@ -39,41 +40,41 @@ func short(digest string) string {
 }
 
 func runImageImport(ctx context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() != 1 {
-		return a.usage("want one image, got %d", fs.NArg())
+		return a.Usage("want one image, got %d", fs.NArg())
 	}
-	img, err := a.image(ctx, fs.Arg(0), false)
+	img, err := a.Image(ctx, fs.Arg(0), false)
 	if err != nil {
 		return err
 	}
 	if *asJSON {
-		err = printJSON(a.out, img)
+		err = cmdline.PrintJSON(a.Out, img)
 	} else {
-		_, err = fmt.Fprintln(a.out, img.Digest)
+		_, err = fmt.Fprintln(a.Out, img.Digest)
 	}
 	return errors.Join(err, img.Close())
 }
 
 func runImageLs(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
 	quiet := fs.BoolP("quiet", "q", false, "print digests only")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
-		return a.usage("unexpected argument %q", fs.Arg(0))
+		return a.Usage("unexpected argument %q", fs.Arg(0))
 	}
 	list, err := image.List()
 	if err != nil {
 		return err
 	}
-	return printImages(a.out, list, *asJSON, *quiet)
+	return printImages(a.Out, list, *asJSON, *quiet)
 }
 
 // printImages prints a table that fits 80 columns, JSON, or digests.
@@ -82,7 +83,7 @@ func printImages(w io.Writer, list []*image.Image, asJSON, quiet bool) error {
 		if list == nil {
 			list = []*image.Image{}
 		}
-		return printJSON(w, list)
+		return cmdline.PrintJSON(w, list)
 	}
 	if quiet {
 		for _, img := range list {
@@ -118,22 +119,22 @@ func ellipsis(s string, width int) string {
 }
 
 func runImageInspect(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() != 1 {
-		return a.usage("want one image, got %d", fs.NArg())
+		return a.Usage("want one image, got %d", fs.NArg())
 	}
 	found, err := image.Find(fs.Arg(0))
 	if err != nil {
 		return err
 	}
 	if *asJSON {
-		return printJSON(a.out, found[0])
+		return cmdline.PrintJSON(a.Out, found[0])
 	}
-	return printImage(a.out, found[0])
+	return printImage(a.Out, found[0])
 }
 
 func printImage(w io.Writer, img *image.Image) error {
@@ -176,13 +177,13 @@ func printable(s string) string {
 }
 
 func runImageRm(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() == 0 {
-		return a.usage("which image?")
+		return a.Usage("which image?")
 	}
 	var removed []*image.Image
 	var errs error
@@ -197,19 +198,19 @@ func runImageRm(_ context.Context, a *app, args []string) error {
 			removed = append(removed, img)
 		}
 	}
-	return errors.Join(printImages(a.out, removed, *asJSON, true), errs)
+	return errors.Join(printImages(a.Out, removed, *asJSON, true), errs)
 }
 
 func runImagePrune(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
 	all := fs.BoolP("all", "a", false, "remove every image that no run uses")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
-		return a.usage("unexpected argument %q", fs.Arg(0))
+		return a.Usage("unexpected argument %q", fs.Arg(0))
 	}
 	removed, err := image.Prune(*all)
-	return errors.Join(printImages(a.out, removed, *asJSON, true), err)
+	return errors.Join(printImages(a.Out, removed, *asJSON, true), err)
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/runs"
 )
 
@@ -31,12 +32,12 @@ func inspect(r runs.Record) inspected {
 }
 
 func runInspect(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
-	if err := a.parse(fs, args); err != nil {
+	fs := a.Flags()
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() == 0 {
-		return a.usage("no run given")
+		return a.Usage("no run given")
 	}
 	out := []inspected{}
 	for _, ref := range fs.Args() {
@@ -46,5 +47,5 @@ func runInspect(_ context.Context, a *app, args []string) error {
 		}
 		out = append(out, inspect(r))
 	}
-	return printJSON(a.out, out)
+	return cmdline.PrintJSON(a.Out, out)
 }

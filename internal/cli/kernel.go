@@ -32,68 +32,68 @@ var kernelCommands = []command{
 }
 
 func runKernelFetch(ctx context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
-		return a.usage("unexpected argument %q", fs.Arg(0))
+		return a.Usage("unexpected argument %q", fs.Arg(0))
 	}
-	p := a.progress()
-	defer p.done()
-	k, err := kernel.Fetch(ctx, func(step string, fraction float64) { p.update("kernel: "+step, fraction) })
+	p := a.Progress()
+	defer p.Done()
+	k, err := kernel.Fetch(ctx, func(step string, fraction float64) { p.Update("kernel: "+step, fraction) })
 	if err != nil {
 		return err
 	}
-	p.done()
+	p.Done()
 	if *asJSON {
-		return printJSON(a.out, k)
+		return cmdline.PrintJSON(a.Out, k)
 	}
-	_, err = fmt.Fprintln(a.out, k.Name)
+	_, err = fmt.Fprintln(a.Out, k.Name)
 	return err
 }
 
 func runKernelBuild(ctx context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	var o build.Options
 	fs.BoolVar(&o.Minimal, "minimal", false, "only what reaches a workload, for the quickest boot")
 	fs.StringArrayVar(&o.Fragments, "config", nil, "`fragment` of kernel configuration, applied after ours (repeatable)")
 	fs.StringVar(&o.Source, "source", "", "`package` (linux-source-6.1), directory or tarball; default the distribution's newest package")
 	fs.IntVarP(&o.Jobs, "jobs", "j", 0, "compilers that run at once; default one for each CPU")
 	asJSON := fs.Bool("json", false, "print JSON")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
-		return a.usage("unexpected argument %q", fs.Arg(0))
+		return a.Usage("unexpected argument %q", fs.Arg(0))
 	}
 	if o.Jobs < 0 {
-		return a.usage("--jobs %d is negative", o.Jobs)
+		return a.Usage("--jobs %d is negative", o.Jobs)
 	}
-	p := a.progress()
-	defer p.done()
-	k, err := build.Build(ctx, o, func(step string, fraction float64) { p.update("kernel: "+step, fraction) })
+	p := a.Progress()
+	defer p.Done()
+	k, err := build.Build(ctx, o, func(step string, fraction float64) { p.Update("kernel: "+step, fraction) })
 	if err != nil {
 		return err
 	}
-	p.done()
+	p.Done()
 	if *asJSON {
-		return printJSON(a.out, k)
+		return cmdline.PrintJSON(a.Out, k)
 	}
-	_, err = fmt.Fprintln(a.out, k.Name)
+	_, err = fmt.Fprintln(a.Out, k.Name)
 	return err
 }
 
 func runKernelLs(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
 	quiet := fs.BoolP("quiet", "q", false, "print names only")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
-		return a.usage("unexpected argument %q", fs.Arg(0))
+		return a.Usage("unexpected argument %q", fs.Arg(0))
 	}
 	list, err := kernel.List()
 	if err != nil {
@@ -104,15 +104,15 @@ func runKernelLs(_ context.Context, a *app, args []string) error {
 		if list == nil {
 			list = []*kernel.Kernel{}
 		}
-		return printJSON(a.out, list)
+		return cmdline.PrintJSON(a.Out, list)
 	case *quiet:
 		var names []string
 		for _, k := range list {
 			names = append(names, k.Name)
 		}
-		return printNames(a.out, names, false)
+		return printNames(a.Out, names, false)
 	}
-	return printKernels(a.out, list)
+	return printKernels(a.Out, list)
 }
 
 // printKernels prints a table; its last column is what --kernel takes in the place
@@ -134,13 +134,13 @@ func printKernels(w io.Writer, list []*kernel.Kernel) error {
 }
 
 func runKernelInspect(ctx context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() > 1 {
-		return a.usage("unexpected argument %q", fs.Arg(1))
+		return a.Usage("unexpected argument %q", fs.Arg(1))
 	}
 	k, err := kernel.Find(fs.Arg(0))
 	if err != nil {
@@ -151,9 +151,9 @@ func runKernelInspect(ctx context.Context, a *app, args []string) error {
 		return err
 	}
 	if *asJSON {
-		return printJSON(a.out, info)
+		return cmdline.PrintJSON(a.Out, info)
 	}
-	return printKernel(a.out, info)
+	return printKernel(a.Out, info)
 }
 
 func printKernel(w io.Writer, info *kernel.Info) error {
@@ -247,6 +247,3 @@ func orNone(s string) string {
 	}
 	return s
 }
-
-// printJSON prints v indented.
-func printJSON(w io.Writer, v any) error { return cmdline.PrintJSON(w, v) }

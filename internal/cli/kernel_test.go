@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/kernel"
 )
 
@@ -162,7 +163,7 @@ func TestKernelRm(t *testing.T) {
 
 func TestKernelJSONHasTheDocumentedFields(t *testing.T) {
 	var out bytes.Buffer
-	if err := printJSON(&out, kernelInfo()); err != nil {
+	if err := cmdline.PrintJSON(&out, kernelInfo()); err != nil {
 		t.Fatal(err)
 	}
 	var got map[string]any

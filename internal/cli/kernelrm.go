@@ -10,14 +10,14 @@ import (
 )
 
 func runKernelRm(ctx context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
 	force := fs.BoolP("force", "f", false, "also the default, which 'run' takes without --kernel")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() == 0 {
-		return a.usage("which kernel?")
+		return a.Usage("which kernel?")
 	}
 	var removed []string
 	var errs error
@@ -32,7 +32,7 @@ func runKernelRm(ctx context.Context, a *app, args []string) error {
 		}
 		removed = append(removed, k.Name)
 	}
-	return errors.Join(printNames(a.out, removed, *asJSON), errs)
+	return errors.Join(printNames(a.Out, removed, *asJSON), errs)
 }
 
 // kernelToRemove finds the kernel of that name, whole: what is to be removed is not

@@ -8,6 +8,8 @@ import (
 
 	"github.com/docker/go-units"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
+	"github.com/duplex-run/duplex/internal/runcli"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/lab"
 )
@@ -33,7 +35,7 @@ type labOptions struct {
 
 func runLab(ctx context.Context, a *app, args []string) error {
 	var o labOptions
-	fs := a.flags()
+	fs := a.Flags()
 	fs.BoolVar(&o.deterministic, "deterministic", false, "count instructions instead of time, on one CPU")
 	fs.StringArrayVar(&o.carry, "carry", nil, "carry the file or directory `PATH` in, and what changes in it out")
 	fs.StringArrayVarP(&o.env, "env", "e", nil, "set `KEY=VALUE`; KEY alone takes the caller's value")
@@ -44,11 +46,11 @@ func runLab(ctx context.Context, a *app, args []string) error {
 	fs.DurationVar(&o.timeout, "timeout", 0, "end the command after `DURATION` from the start of the machine, status 124")
 	fs.StringVar(&o.kernel, "kernel", "", "kernel of the machine: a `FILE`, or a name of 'duplex kernel ls'")
 	fs.BoolVar(&o.verbose, "verbose", false, "print the machine's console and what its start took")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() == 0 {
-		return a.usage("no command")
+		return a.Usage("no command")
 	}
 	opts, err := o.options(a, fs.Args())
 	if err != nil {
@@ -77,7 +79,7 @@ func (a *app) labTimes(at map[string]int64) {
 	}
 	for _, p := range parts {
 		if from, to := at[p.from.String()], at[p.to.String()]; from != 0 && to != 0 {
-			_, _ = fmt.Fprintf(a.err, "duplex: %-30s %7.3f s\n", p.what, float64(to-from)/1e9)
+			_, _ = fmt.Fprintf(a.Err, "duplex: %-30s %7.3f s\n", p.what, float64(to-from)/1e9)
 		}
 	}
 }
@@ -85,19 +87,19 @@ func (a *app) labTimes(at map[string]int64) {
 func (o *labOptions) options(a *app, argv []string) (lab.Options, error) {
 	memory, err := units.RAMInBytes(o.memory)
 	if err != nil {
-		return lab.Options{}, a.usage("--memory=%s: not a size", o.memory)
+		return lab.Options{}, a.Usage("--memory=%s: not a size", o.memory)
 	}
 	cwd, err := os.Getwd()
 	if err != nil {
 		return lab.Options{}, fmt.Errorf("find the working directory: %w", err)
 	}
 	opts := lab.Options{
-		Argv: argv, Env: fromCaller(o.env), Cwd: cwd, Carry: o.carry,
+		Argv: argv, Env: runcli.FromCaller(o.env), Cwd: cwd, Carry: o.carry,
 		Deterministic: o.deterministic, Memory: memory, CPUs: o.cpus, Timeout: o.timeout,
 		TTY: o.tty, Interactive: o.interactive, Kernel: o.kernel,
 	}
 	if o.verbose {
-		opts.Console = a.err
+		opts.Console = a.Err
 	}
 	return opts, nil
 }
@@ -105,19 +107,19 @@ func (o *labOptions) options(a *app, argv []string) (lab.Options, error) {
 // inLab runs a command in the lab, connected to the caller's streams.
 func (a *app) inLab(ctx context.Context, o lab.Options, rec *workload.Recorder) error {
 	spec := workload.Spec{Interactive: o.Interactive, TTY: o.TTY}
-	se, err := a.newSession(ctx, &spec, rec)
+	se, err := a.NewSession(ctx, &spec, rec)
 	if err != nil {
 		return err
 	}
-	defer se.close()
+	defer se.Close()
 	o.Size = spec.Size
-	exit, err := lab.Run(se.ctx, o, se.stdio, rec)
-	se.close()
+	exit, err := lab.Run(se.Ctx, o, se.Stdio, rec)
+	se.Close()
 	if err != nil {
 		return err
 	}
 	if exit.Message != "" {
-		_, _ = fmt.Fprintf(a.err, "duplex: %s\n", exit.Message)
+		_, _ = fmt.Fprintf(a.Err, "duplex: %s\n", exit.Message)
 	}
-	return statusError(exit.Status())
+	return cmdline.Status(exit.Status())
 }

@@ -11,15 +11,16 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/internal/runcli"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/lab"
 	"github.com/duplex-run/duplex/vmm/probe"
 )
 
-// labFor decides whether a command runs in the lab, and returns why, or nothing
+// LabFor decides whether a command runs in the lab, and returns why, or nothing
 // when it does not: mode is --lab, wanted says whether the command needs a KVM
 // that boots a stock kernel. What it found out it says in one line on stderr.
-func (a *app) labFor(mode string, wanted bool) (why string) {
+func (a *app) LabFor(mode string, wanted bool) (why string) {
 	switch {
 	case mode == "never", mode == "auto" && (!wanted || os.Getenv(lab.InLab) != ""):
 		return ""
@@ -32,7 +33,7 @@ func (a *app) labFor(mode string, wanted bool) (why string) {
 	report, err := probe.Run()
 	if err == nil && !report.BootsStockKernel { // what is wrong, the run itself will say
 		why = report.Why
-		_, _ = fmt.Fprintf(a.err, "duplex: running in the lab machine: %s\n", why)
+		_, _ = fmt.Fprintf(a.Err, "duplex: running in the lab machine: %s\n", why)
 	}
 	a.probed = &why
 	return why
@@ -43,7 +44,7 @@ type labJob struct {
 	fs    *pflag.FlagSet
 	args  []string // as given, flags first
 	image string   // the image to run; the command line may leave it to a default
-	opts  *runOptions
+	opts  *runcli.Options
 	// extra are further arguments put before those given.
 	extra []string
 	// last are flags put after those given, which they override.
@@ -65,11 +66,11 @@ const labMemory = 2 << 30
 // runInLab prepares everything on the host, where there is a network and a
 // cache, and runs the same command line on the same files in the lab.
 func (a *app) runInLab(ctx context.Context, j labJob) error {
-	memory, err := j.opts.memoryBytes(a)
+	memory, err := j.opts.MemoryBytes(a.App)
 	if err != nil {
 		return err
 	}
-	img, err := a.image(ctx, j.image, false)
+	img, err := a.Image(ctx, j.image, false)
 	if err != nil {
 		return err
 	}
@@ -86,11 +87,11 @@ func (a *app) runInLab(ctx context.Context, j labJob) error {
 	if err != nil {
 		return err
 	}
-	volumes, err := j.opts.hostVolumes()
+	volumes, err := j.opts.HostVolumes()
 	if err != nil {
 		return err
 	}
-	carry := slices.Concat(j.opts.envFiles, j.carry)
+	carry := slices.Concat(j.opts.EnvFiles, j.carry)
 	for _, v := range volumes {
 		carry = append(carry, v.Host)
 	}
@@ -106,7 +107,7 @@ func (a *app) runInLab(ctx context.Context, j labJob) error {
 		CarryOnly: true,
 		Output:    slices.DeleteFunc(j.output, func(s string) bool { return s == "" }),
 		Memory:    max(labMemory, memory+labMemory/2) + j.memory,
-		TTY:       j.opts.tty, Interactive: j.opts.interactive, Deterministic: j.deterministic,
+		TTY:       j.opts.TTY, Interactive: j.opts.Interactive, Deterministic: j.deterministic,
 	}, new(workload.Recorder))
 }
 
@@ -139,17 +140,17 @@ func (j labJob) argv(exe, digest string, g guest) []string {
 // env hands over the caller's variables that -e and --env-file may ask for.
 func (j labJob) env() []string {
 	var names []string
-	for _, e := range j.opts.env {
+	for _, e := range j.opts.Env {
 		if !strings.Contains(e, "=") {
 			names = append(names, e)
 		}
 	}
-	if len(j.opts.envFiles) > 0 {
+	if len(j.opts.EnvFiles) > 0 {
 		for _, v := range os.Environ() {
 			name, _, _ := strings.Cut(v, "=")
 			names = append(names, name)
 		}
 	}
 	names = append(names, "NO_COLOR", "TERM")
-	return fromCaller(slices.DeleteFunc(names, func(n string) bool { return n == "PATH" || n == "HOME" }))
+	return runcli.FromCaller(slices.DeleteFunc(names, func(n string) bool { return n == "PATH" || n == "HOME" }))
 }

@@ -4,22 +4,12 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/duplex-run/duplex/image"
 	"github.com/duplex-run/duplex/initramfs"
+	"github.com/duplex-run/duplex/internal/cmdline"
+	"github.com/duplex-run/duplex/internal/runcli"
 	"github.com/duplex-run/duplex/kernel"
 	"github.com/duplex-run/duplex/oci"
 )
-
-// image resolves ref, importing it with progress on a terminal when the store
-// lacks it. needTree also unpacks it.
-func (a *app) image(ctx context.Context, ref string, needTree bool) (*image.Image, error) {
-	p := a.progress()
-	defer p.done()
-	return image.Resolve(ctx, ref, image.Options{
-		NeedTree: needTree,
-		Progress: func(step string) { p.update("image: "+step, -1) },
-	})
-}
 
 // guest is what boots a microVM.
 type guest struct {
@@ -29,11 +19,11 @@ type guest struct {
 
 // guest finds the kernel, fetching the distribution's when there is none yet,
 // and builds the initramfs for it, unless the host has done so for the lab.
-func (a *app) guest(ctx context.Context, o *runOptions) (guest, error) {
-	if o.initrd != "" {
-		return guest{kernel: o.kernel, initrd: o.initrd}, nil
+func (a *app) guest(ctx context.Context, o *runcli.Options) (guest, error) {
+	if o.Initrd != "" {
+		return guest{kernel: o.Kernel, initrd: o.Initrd}, nil
 	}
-	k, err := a.kernel(ctx, o.kernel)
+	k, err := a.kernel(ctx, o.Kernel)
 	if err != nil {
 		return guest{}, err
 	}
@@ -48,7 +38,7 @@ func (a *app) ociGuest(ctx context.Context, name string) (oci.Guest, error) {
 		return oci.Guest{}, err
 	}
 	g, err := a.guestOf(ctx, k)
-	return oci.Guest{Kernel: g.kernel, Initrd: g.initrd, Version: version()}, err
+	return oci.Guest{Kernel: g.kernel, Initrd: g.initrd, Version: cmdline.Version()}, err
 }
 
 // guestOf is what boots with the kernel k.
@@ -68,10 +58,10 @@ func (a *app) kernel(ctx context.Context, name string) (*kernel.Kernel, error) {
 			return nil, err
 		}
 		if len(have) == 0 || have[0].Built {
-			_, _ = fmt.Fprintln(a.err, "duplex: no guest kernel yet: fetching the distribution's")
-			p := a.progress()
-			defer p.done()
-			return kernel.Fetch(ctx, func(step string, f float64) { p.update("kernel: "+step, f) })
+			_, _ = fmt.Fprintln(a.Err, "duplex: no guest kernel yet: fetching the distribution's")
+			p := a.Progress()
+			defer p.Done()
+			return kernel.Fetch(ctx, func(step string, f float64) { p.Update("kernel: "+step, f) })
 		}
 	}
 	return kernel.Find(name)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/docker/go-units"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
+	"github.com/duplex-run/duplex/internal/runcli"
 	"github.com/duplex-run/duplex/internal/runs"
 )
 
@@ -20,15 +22,15 @@ var psCommand = command{
 }
 
 func runPs(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	all := fs.BoolP("all", "a", false, "list those that have ended too")
 	quiet := fs.BoolP("quiet", "q", false, "print the ids only")
 	asJSON := fs.Bool("json", false, "print JSON")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
-		return a.usage("want no arguments, got %q", fs.Arg(0))
+		return a.Usage("want no arguments, got %q", fs.Arg(0))
 	}
 	list, err := runs.List()
 	if err != nil {
@@ -42,21 +44,21 @@ func runPs(_ context.Context, a *app, args []string) error {
 	}
 	switch {
 	case *asJSON:
-		return printJSON(a.out, shown)
+		return cmdline.PrintJSON(a.Out, shown)
 	case *quiet:
 		for _, r := range shown {
-			_, _ = fmt.Fprintln(a.out, r.ID)
+			_, _ = fmt.Fprintln(a.Out, r.ID)
 		}
 		return nil
 	}
-	return printRuns(a.out, shown, time.Now())
+	return printRuns(a.Out, shown, time.Now())
 }
 
 func printRuns(w io.Writer, list []inspected, now time.Time) error {
 	tw := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
 	_, _ = fmt.Fprintln(tw, "ID\tNAME\tISOLATION\tIMAGE\tCOMMAND\tCREATED\tSTATUS")
 	for _, r := range list {
-		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s ago\t%s\n", r.ID[:min(shortDigest, len(r.ID))], firstOf(r.Name, "-"), r.Isolation,
+		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s ago\t%s\n", r.ID[:min(shortDigest, len(r.ID))], runcli.FirstOf(r.Name, "-"), r.Isolation,
 			clipped(r.Image, 32), clipped(strings.Join(r.Argv, " "), 24), age(now.Sub(r.Created)), status(r.Record, now))
 	}
 	return tw.Flush()

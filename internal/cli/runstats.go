@@ -14,6 +14,8 @@ import (
 	"github.com/docker/go-units"
 	"golang.org/x/term"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
+	"github.com/duplex-run/duplex/internal/runcli"
 	"github.com/duplex-run/duplex/internal/runs"
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -48,13 +50,13 @@ var memoryIs = map[workload.Isolation]string{
 }
 
 func runStats(ctx context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	once := fs.Bool("no-stream", false, "print one sample")
 	asJSON := fs.Bool("json", false, "print JSON, a sample a line")
 	raw := fs.Bool("sample", false, "")
 	_ = fs.MarkHidden("sample") // for duplex's own use
 	fs.SetInterspersed(true)
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if *raw && fs.NArg() == 1 {
@@ -96,7 +98,7 @@ func (a *app) rawSample(ctx context.Context, ref string) error {
 	if err != nil {
 		return a.about(r, err)
 	}
-	return printJSON(a.out, m.Stats)
+	return cmdline.PrintJSON(a.Out, m.Stats)
 }
 
 // sample asks the runs that refs name, or all that run.
@@ -168,12 +170,12 @@ func compareSamples(before, now []usage, step time.Duration) []usage {
 
 func (a *app) showStats(list []usage, asJSON, once bool) error {
 	if asJSON {
-		return printJSON(a.out, list)
+		return cmdline.PrintJSON(a.Out, list)
 	}
-	if f, ok := a.out.(*os.File); ok && !once && term.IsTerminal(int(f.Fd())) {
-		_, _ = fmt.Fprint(a.out, "\x1b[H\x1b[J")
+	if f, ok := a.Out.(*os.File); ok && !once && term.IsTerminal(int(f.Fd())) {
+		_, _ = fmt.Fprint(a.Out, "\x1b[H\x1b[J")
 	}
-	return printStats(a.out, list)
+	return printStats(a.Out, list)
 }
 
 func printStats(w io.Writer, list []usage) error {
@@ -193,7 +195,7 @@ func printStats(w io.Writer, list []usage) error {
 		if u.PidsLimit >= 0 {
 			pids += " / " + count(u.PidsLimit)
 		}
-		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", u.ID[:min(shortDigest, len(u.ID))], firstOf(u.Name, "-"), u.Isolation, cpu,
+		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", u.ID[:min(shortDigest, len(u.ID))], runcli.FirstOf(u.Name, "-"), u.Isolation, cpu,
 			pair(u.Memory, u.MemoryLimit, units.BytesSize), share,
 			pair(u.NetworkIn, u.NetworkOut, units.HumanSize), pair(u.BlockRead, u.BlockWritten, units.HumanSize), pids)
 	}

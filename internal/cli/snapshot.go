@@ -12,7 +12,9 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/pflag"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/internal/runcli"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/microvm"
 	"github.com/duplex-run/duplex/microvm/snapshot"
@@ -46,35 +48,35 @@ func snapshotRoot() (string, error) {
 }
 
 func runSnapshotCreate(ctx context.Context, a *app, args []string) error {
-	var o runOptions
-	fs := a.flags()
-	fs.StringVarP(&o.memory, "memory", "m", "", "the guest's memory: `SIZE` as 512m, 1g")
-	fs.Float64VarP(&o.cpus, "cpus", "c", 0, "number of `CPUS`")
-	fs.StringVar(&o.kernel, "kernel", "", "guest kernel: a bzImage or vmlinux `FILE`, or a name of 'duplex kernel ls'")
-	fs.BoolVar(&o.noJail, "no-jail", false, "leave the monitor unconfined")
-	fs.StringVar(&o.initrd, "initrd", "", "")
+	var o runcli.Options
+	fs := a.Flags()
+	fs.StringVarP(&o.Memory, "memory", "m", "", "the guest's memory: `SIZE` as 512m, 1g")
+	fs.Float64VarP(&o.CPUs, "cpus", "c", 0, "number of `CPUS`")
+	fs.StringVar(&o.Kernel, "kernel", "", "guest kernel: a bzImage or vmlinux `FILE`, or a name of 'duplex kernel ls'")
+	fs.BoolVar(&o.NoJail, "no-jail", false, "leave the monitor unconfined")
+	fs.StringVar(&o.Initrd, "initrd", "", "")
 	_ = fs.MarkHidden("initrd")
 	asJSON := fs.Bool("json", false, "print JSON")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() != 1 {
-		return a.usage("want one image, got %d", fs.NArg())
+		return a.Usage("want one image, got %d", fs.NArg())
 	}
-	o.lab = "never"
-	if err := o.validate(a); err != nil {
+	o.Lab = "never"
+	if err := o.Validate(a.App); err != nil {
 		return err
 	}
 	if report, err := probe.Run(); err == nil && !report.BootsStockKernel {
 		return &workload.Error{Op: "make a snapshot", Err: errors.New(report.Why),
 			Remedy: "In the lab it works: 'duplex run --vm --warm' goes there by itself, and 'duplex lab run' gives you one."}
 	}
-	img, err := a.image(ctx, fs.Arg(0), false)
+	img, err := a.Image(ctx, fs.Arg(0), false)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = img.Close() }()
-	memory, err := o.memoryBytes(a)
+	memory, err := o.MemoryBytes(a.App)
 	if err != nil {
 		return err
 	}
@@ -82,8 +84,8 @@ func runSnapshotCreate(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	r := microvm.Runner{Kernel: guest.kernel, Initrd: guest.initrd, NoJail: o.noJail, Warn: a.warn, Version: version()}
-	spec := workload.Spec{Rootfs: img.Rootfs(), Resources: workload.Resources{MemoryBytes: memory, CPUs: o.cpus}}
+	r := microvm.Runner{Kernel: guest.kernel, Initrd: guest.initrd, NoJail: o.NoJail, Warn: a.Warn, Version: cmdline.Version()}
+	spec := workload.Spec{Rootfs: img.Rootfs(), Resources: workload.Resources{MemoryBytes: memory, CPUs: o.CPUs}}
 	dir, err := a.createSnapshot(ctx, r, spec)
 	if err != nil {
 		return err
@@ -91,7 +93,7 @@ func runSnapshotCreate(ctx context.Context, a *app, args []string) error {
 	if *asJSON {
 		return a.printSnapshot(dir)
 	}
-	_, err = fmt.Fprintln(a.out, filepath.Base(dir))
+	_, err = fmt.Fprintln(a.Out, filepath.Base(dir))
 	return err
 }
 
@@ -100,9 +102,9 @@ func (a *app) createSnapshot(ctx context.Context, r microvm.Runner, spec workloa
 	if err != nil {
 		return "", err
 	}
-	p := a.progress()
-	defer p.done()
-	p.update("snapshot: booting a microVM to save it", -1)
+	p := a.Progress()
+	defer p.Done()
+	p.Update("snapshot: booting a microVM to save it", -1)
 	dir, err := r.CreateSnapshot(ctx, spec, root)
 	if err == nil { // what cannot be used any more makes room; it is no reason to fail
 		_, _ = snapshot.Prune(root, r.Version, false)
@@ -124,8 +126,8 @@ func (a *app) warm(ctx context.Context, r microvm.Runner, spec workload.Spec) (*
 	dir := filepath.Join(root, key.Name())
 	s, err := snapshot.Open(dir, &key)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, snapshot.ErrStale) {
-		if errors.Is(err, snapshot.ErrStale) && a.progress().tty != nil {
-			_, _ = fmt.Fprintf(a.err, "duplex: %v; making another\n", err)
+		if errors.Is(err, snapshot.ErrStale) && a.Progress().Shown() {
+			_, _ = fmt.Fprintf(a.Err, "duplex: %v; making another\n", err)
 		}
 		if dir, err = a.createSnapshot(ctx, r, spec); err != nil {
 			return nil, err
@@ -155,17 +157,17 @@ func snapshotError(err error, name string) error {
 // allSnapshots parses a command that takes no snapshot's name; it is about what is
 // in root.
 func (a *app) allSnapshots(fs *pflag.FlagSet, args []string) (root string, err error) {
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return "", err
 	}
 	if fs.NArg() > 0 {
-		return "", a.usage("unexpected argument %q", fs.Arg(0))
+		return "", a.Usage("unexpected argument %q", fs.Arg(0))
 	}
 	return snapshotRoot()
 }
 
 func runSnapshotLs(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
 	quiet := fs.BoolP("quiet", "q", false, "print names only")
 	root, err := a.allSnapshots(fs, args)
@@ -182,15 +184,15 @@ func runSnapshotLs(_ context.Context, a *app, args []string) error {
 		for _, l := range list {
 			out = append(out, snapshotJSON(l.Name, l.Meta, l.Err))
 		}
-		return printJSON(a.out, out)
+		return cmdline.PrintJSON(a.Out, out)
 	case *quiet:
 		var names []string
 		for _, l := range list {
 			names = append(names, l.Name)
 		}
-		return printNames(a.out, names, false)
+		return printNames(a.Out, names, false)
 	}
-	return printSnapshots(a.out, list)
+	return printSnapshots(a.Out, list)
 }
 
 func printSnapshots(w io.Writer, list []snapshot.Listed) error {
@@ -203,7 +205,7 @@ func printSnapshots(w io.Writer, list []snapshot.Listed) error {
 		}
 		k := l.Meta.Key
 		stale := ""
-		if k.Stale(version()) != nil {
+		if k.Stale(cmdline.Version()) != nil {
 			stale = " (stale)"
 		}
 		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%s\t%s%s\n", l.Name, printable(short(k.Image)), units.BytesSize(float64(k.Memory)), k.CPUs,
@@ -233,17 +235,17 @@ func (a *app) printSnapshot(dir string) error {
 		return snapshotError(err, filepath.Base(dir))
 	}
 	defer func() { _ = s.Close() }()
-	return printJSON(a.out, snapshotJSON(filepath.Base(dir), s.Meta, nil))
+	return cmdline.PrintJSON(a.Out, snapshotJSON(filepath.Base(dir), s.Meta, nil))
 }
 
 func runSnapshotInspect(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() != 1 {
-		return a.usage("want one name, got %d", fs.NArg())
+		return a.Usage("want one name, got %d", fs.NArg())
 	}
 	root, err := snapshotRoot()
 	if err != nil {
@@ -275,7 +277,7 @@ func runSnapshotInspect(_ context.Context, a *app, args []string) error {
 		{"State", fmt.Sprintf("%d bytes", len(s.Machine))},
 		{"SHA-256", s.Meta.Memory.SHA256},
 	} {
-		if _, err := fmt.Fprintf(a.out, "%-13s %s\n", line[0]+":", printable(line[1])); err != nil {
+		if _, err := fmt.Fprintf(a.Out, "%-13s %s\n", line[0]+":", printable(line[1])); err != nil {
 			return err
 		}
 	}
@@ -283,12 +285,12 @@ func runSnapshotInspect(_ context.Context, a *app, args []string) error {
 }
 
 func runSnapshotRm(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
-	if err := a.parse(fs, args); err != nil {
+	fs := a.Flags()
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() == 0 {
-		return a.usage("no name given")
+		return a.Usage("no name given")
 	}
 	root, err := snapshotRoot()
 	if err != nil {
@@ -304,24 +306,24 @@ func runSnapshotRm(_ context.Context, a *app, args []string) error {
 }
 
 func runSnapshotPrune(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
 	all := fs.BoolP("all", "a", false, "remove every snapshot")
 	root, err := a.allSnapshots(fs, args)
 	if err != nil {
 		return err
 	}
-	removed, err := snapshot.Prune(root, version(), *all)
+	removed, err := snapshot.Prune(root, cmdline.Version(), *all)
 	if err != nil {
 		err = &workload.Error{Op: "prune the snapshots", Err: err}
 	}
-	return errors.Join(printNames(a.out, removed, *asJSON), err)
+	return errors.Join(printNames(a.Out, removed, *asJSON), err)
 }
 
 // printNames prints one name a line, or JSON.
 func printNames(w io.Writer, names []string, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, append([]string{}, names...))
+		return cmdline.PrintJSON(w, append([]string{}, names...))
 	}
 	for _, name := range names {
 		if _, err := fmt.Fprintln(w, name); err != nil {

@@ -11,6 +11,8 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/duplex-run/duplex/internal/clones"
+	"github.com/duplex-run/duplex/internal/cmdline"
+	"github.com/duplex-run/duplex/internal/runcli"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -19,32 +21,32 @@ import (
 const cloneMemory = 24 << 20
 
 func runSnapshotBench(ctx context.Context, a *app, args []string) error {
-	var o runOptions
-	fs := a.flags()
+	var o runcli.Options
+	fs := a.Flags()
 	n := fs.IntP("clones", "n", 200, "`N` clones at once")
 	jobs := fs.Int("jobs", runtime.NumCPU(), "start `N` of them at once")
-	fs.StringVarP(&o.memory, "memory", "m", "", "a guest's memory: `SIZE` as 512m, 1g")
-	fs.StringVar(&o.kernel, "kernel", "", "guest kernel: a bzImage or vmlinux `FILE`, or a name of 'duplex kernel ls'")
-	fs.StringVar(&o.lab, "lab", "auto", "run in the lab machine: `WHEN` is auto, always or never")
-	fs.StringVar(&o.initrd, "initrd", "", "")
+	fs.StringVarP(&o.Memory, "memory", "m", "", "a guest's memory: `SIZE` as 512m, 1g")
+	fs.StringVar(&o.Kernel, "kernel", "", "guest kernel: a bzImage or vmlinux `FILE`, or a name of 'duplex kernel ls'")
+	fs.StringVar(&o.Lab, "lab", "auto", "run in the lab machine: `WHEN` is auto, always or never")
+	fs.StringVar(&o.Initrd, "initrd", "", "")
 	_ = fs.MarkHidden("initrd")
 	asJSON := fs.Bool("json", false, "print JSON")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	switch {
 	case fs.NArg() > 1:
-		return a.usage("want one image, got %d", fs.NArg())
+		return a.Usage("want one image, got %d", fs.NArg())
 	case *n < 1 || *n > 10000:
-		return a.usage("--clones=%d: out of range 1 to 10000", *n)
+		return a.Usage("--clones=%d: out of range 1 to 10000", *n)
 	case *jobs < 1 || *jobs > 1000:
-		return a.usage("--jobs=%d: out of range 1 to 1000", *jobs)
+		return a.Usage("--jobs=%d: out of range 1 to 1000", *jobs)
 	}
-	if err := o.validate(a); err != nil {
+	if err := o.Validate(a.App); err != nil {
 		return err
 	}
 	ref, _ := imageArg(fs)
-	if a.labFor(o.lab, true) != "" {
+	if a.LabFor(o.Lab, true) != "" {
 		return a.runInLab(ctx, labJob{fs: fs, args: args, image: ref, opts: &o, memory: int64(*n) * cloneMemory})
 	}
 	exe, err := os.Executable()
@@ -52,7 +54,7 @@ func runSnapshotBench(ctx context.Context, a *app, args []string) error {
 		return fmt.Errorf("find the duplex binary: %w", err)
 	}
 	flags := []string{"--lab=never"}
-	for _, f := range []struct{ name, value string }{{"memory", o.memory}, {"kernel", o.kernel}, {"initrd", o.initrd}} {
+	for _, f := range []struct{ name, value string }{{"memory", o.Memory}, {"kernel", o.Kernel}, {"initrd", o.Initrd}} {
 		if f.value != "" {
 			flags = append(flags, "--"+f.name+"="+f.value)
 		}
@@ -64,17 +66,17 @@ func runSnapshotBench(ctx context.Context, a *app, args []string) error {
 	}
 	all := one
 	all.N, all.Jobs = *n, *jobs
-	bar := a.progress()
-	all.Progress = func(up int) { bar.update("clones", float64(up)/float64(*n)) }
+	bar := a.Progress()
+	all.Progress = func(up int) { bar.Update("clones", float64(up)/float64(*n)) }
 	r, err := clones.Run(ctx, all)
-	bar.done()
+	bar.Done()
 	if err != nil {
 		return cloneError(err)
 	}
 	if *asJSON {
-		return printJSON(a.out, r)
+		return cmdline.PrintJSON(a.Out, r)
 	}
-	return printClones(a.out, r)
+	return printClones(a.Out, r)
 }
 
 func cloneError(err error) error {

@@ -27,9 +27,9 @@ type liveStats struct {
 }
 
 func (a *app) liveStats() *liveStats {
-	f, ok := a.err.(*os.File)
+	f, ok := a.Err.(*os.File)
 	now := time.Now()
-	return &liveStats{out: a.err, tty: ok && term.IsTerminal(int(f.Fd())), began: now, last: now}
+	return &liveStats{out: a.Err, tty: ok && term.IsTerminal(int(f.Fd())), began: now, last: now}
 }
 
 func (l *liveStats) print(s vmm.Stats) {

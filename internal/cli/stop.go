@@ -41,14 +41,14 @@ var rmCommand = command{
 }
 
 func runStop(ctx context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	grace := fs.IntP("time", "t", 10, "`SECONDS` until KILL")
 	fs.SetInterspersed(true)
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if *grace < 0 {
-		return a.usage("--time=%d: negative", *grace)
+		return a.Usage("--time=%d: negative", *grace)
 	}
 	return a.each(fs.Args(), func(r runs.Record) error {
 		if r.State() == "exited" {
@@ -115,15 +115,15 @@ func endsWithin(ctx context.Context, r runs.Record, d time.Duration) (bool, erro
 }
 
 func runKill(ctx context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	name := fs.StringP("signal", "s", "KILL", "`SIGNAL` to send, a name or a number")
 	fs.SetInterspersed(true)
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	sig, err := cmdline.ParseSignal(*name)
 	if err != nil {
-		return a.usage("--signal: %v", err)
+		return a.Usage("--signal: %v", err)
 	}
 	return a.each(fs.Args(), func(r runs.Record) error {
 		if r.State() != "running" {
@@ -138,12 +138,12 @@ func runKill(ctx context.Context, a *app, args []string) error {
 }
 
 func runWait(ctx context.Context, a *app, args []string) error {
-	fs := a.flags()
-	if err := a.parse(fs, args); err != nil {
+	fs := a.Flags()
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() == 0 {
-		return a.usage("no run given")
+		return a.Usage("no run given")
 	}
 	var errs []error
 	for _, ref := range fs.Args() {
@@ -157,16 +157,16 @@ func runWait(ctx context.Context, a *app, args []string) error {
 			errs = append(errs, a.about(r, err))
 			continue
 		}
-		_, _ = fmt.Fprintln(a.out, exit.Status())
+		_, _ = fmt.Fprintln(a.Out, exit.Status())
 	}
 	return first(a, errs)
 }
 
 func runRm(ctx context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	force := fs.BoolP("force", "f", false, "kill those that run")
 	fs.SetInterspersed(true)
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	return a.each(fs.Args(), func(r runs.Record) error {

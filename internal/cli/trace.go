@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/vmm/trace"
 )
@@ -17,15 +18,15 @@ var traceCommand = command{
 }
 
 func runTrace(_ context.Context, a *app, args []string) (err error) {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
 	perfetto := fs.String("perfetto", "", "convert to `FILE` for Perfetto or chrome://tracing")
 	top := fs.Int("top", 20, "show the `N` costliest device registers")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() != 1 {
-		return a.usage("want one trace file")
+		return a.Usage("want one trace file")
 	}
 	path := fs.Arg(0)
 	defer func() {
@@ -50,7 +51,7 @@ func runTrace(_ context.Context, a *app, args []string) (err error) {
 		return err
 	}
 	if *asJSON {
-		return printJSON(a.out, s)
+		return cmdline.PrintJSON(a.Out, s)
 	}
-	return s.WriteText(a.out, *top)
+	return s.WriteText(a.Out, *top)
 }

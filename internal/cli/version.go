@@ -22,20 +22,18 @@ type versionInfo struct {
 }
 
 func runVersion(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
+	fs := a.Flags()
 	asJSON := fs.Bool("json", false, "print JSON")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
-		return a.usage("unexpected argument %q", fs.Arg(0))
+		return a.Usage("unexpected argument %q", fs.Arg(0))
 	}
-	v := versionInfo{Version: version(), Go: runtime.Version(), Arch: runtime.GOARCH}
+	v := versionInfo{Version: cmdline.Version(), Go: runtime.Version(), Arch: runtime.GOARCH}
 	if *asJSON {
-		return json.NewEncoder(a.out).Encode(v)
+		return json.NewEncoder(a.Out).Encode(v)
 	}
-	_, err := fmt.Fprintf(a.out, "duplex %s (%s, %s)\n", v.Version, v.Go, v.Arch)
+	_, err := fmt.Fprintf(a.Out, "duplex %s (%s, %s)\n", v.Version, v.Go, v.Arch)
 	return err
 }
-
-func version() string { return cmdline.Version() }

@@ -65,7 +65,7 @@ func TestControlDetached(t *testing.T) {
 			t.Errorf("inspect: %+v", got)
 		}
 		during := strings.Join(footprint(t, runtime), "\n")
-		if run[1] == "--isolation=container" && (!strings.Contains(during, "process /helper sleep") || !strings.Contains(during, "cgroup ")) {
+		if run[1] == "--container" && (!strings.Contains(during, "process /helper sleep") || !strings.Contains(during, "cgroup ")) {
 			t.Errorf("while it runs there is only:\n%s", during)
 		}
 		if r := duplex(t, nil, "ps", "-q"); strings.TrimSpace(r.stdout) != id {

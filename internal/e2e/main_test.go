@@ -212,7 +212,7 @@ func isolations() []string {
 // each runs f for every isolation that this machine has.
 func each(t *testing.T, f func(t *testing.T, flags []string)) {
 	for _, iso := range isolations() {
-		t.Run(iso, func(t *testing.T) { f(t, []string{"run", "--isolation=" + iso, "--lab=never"}) })
+		t.Run(iso, func(t *testing.T) { f(t, []string{"run", "--" + iso, "--lab=never"}) })
 	}
 }
 

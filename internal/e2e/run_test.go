@@ -206,7 +206,7 @@ func TestBadInputsAreNamed(t *testing.T) {
 		}{
 			{[]string{"rootfs:/nonexistent", "x"}, "/nonexistent"},
 			{[]string{"--memory=1m", image, "/helper", "exit", "0"}, "minimum"},
-			{[]string{"--gpus=all", image, "x"}, "unknown flag"},
+			{[]string{"--gpus=all", image, "x"}, "--gpus is not supported"},
 			{[]string{"-v", "/nonexistent:/b", image, "x"}, "volume /nonexistent"},
 			{[]string{"--user=nobody-here", image, "/helper", "exit", "0"}, "nobody-here"},
 			{[]string{"-i", "-t", image, "/helper", "exit", "0"}, "not a TTY"},

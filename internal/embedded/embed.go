@@ -8,14 +8,16 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/duplex-run/duplex/internal/embedded/builtinid"
 )
 
 //go:embed files
 var files embed.FS
 
 // ErrMissing reports that this duplex was compiled without one of the programs
-// it carries: `go build` alone does not make them, `make build` does.
-var ErrMissing = errors.New("not built into this binary")
+// it carries.
+var ErrMissing = builtinid.ErrMissing
 
 // Agent returns the ELF executable of the guest agent.
 func Agent() ([]byte, error) { return unpack("agent.zst") }
@@ -56,19 +58,6 @@ func read(name string) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	return packed, nil
-}
-
-// BuiltinID identifies the archive that Builtin returns, for keying what is made
-// of it without unpacking it.
-func BuiltinID() (string, error) {
-	id, err := files.ReadFile("files/builtin.sum")
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("builtin.zst: %w", ErrMissing)
-	}
-	if err != nil {
-		return "", fmt.Errorf("read builtin.sum: %w", err)
-	}
-	return strings.TrimSpace(string(id)), nil
 }
 
 func unpack(name string) ([]byte, error) {

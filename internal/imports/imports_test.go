@@ -3,6 +3,7 @@ package imports
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -16,7 +17,7 @@ var layers = [][]string{
 	{"cmd", "internal/e2e", "internal/vmmbench", "internal/startbench"},
 	{"internal/cli"},
 	{"bootreport", "internal/clones"},
-	{"compare", "internal/ocicli"},
+	{"compare", "internal/ocicli", "internal/runcli"},
 	{"lab", "oci"},
 	{"microvm", "container"},
 	{"initramfs", "network", "internal/runs"},
@@ -37,6 +38,40 @@ func family(pkg string) (layer int, name string) {
 		}
 	}
 	return -1, ""
+}
+
+// small are the programs that start quickly because they link little, and what none of
+// them may link.
+var (
+	small = map[string][]string{ // and more that one may not
+		"cmd/duplex-oci": nil, "cmd/duplex-run": {"regexp"}, "container/init": {"regexp", "crypto"},
+	}
+	tooMuch = []string{
+		"net/http", "crypto/tls", "crypto/x509",
+		"gvisor.dev/", "github.com/vishvananda/netlink", "github.com/mdlayher/netlink", "github.com/google/nftables",
+		"github.com/klauspost/compress", "github.com/moby/profiles",
+		module + "microvm", module + "vmm/", module + "kernel", module + "initramfs", module + "lab", module + "network/user",
+	}
+)
+
+func TestSmallPrograms(t *testing.T) {
+	for program, more := range small {
+		out, err := exec.Command("go", "list", "-deps", module+program).CombinedOutput()
+		if err != nil {
+			t.Fatalf("go list: %v\n%s", err, out)
+		}
+		deps := strings.Fields(string(out))
+		if !slices.Contains(deps, "os") {
+			t.Errorf("%s: dependencies %q: the test is blind", program, deps)
+		}
+		for _, dep := range deps {
+			for _, no := range slices.Concat(tooMuch, more) {
+				if dep == no || strings.HasPrefix(dep, no) && (strings.HasSuffix(no, "/") || dep[len(no)] == '/') {
+					t.Errorf("%s links %s", program, dep)
+				}
+			}
+		}
+	}
 }
 
 func TestImportsPointDownward(t *testing.T) {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -244,22 +243,8 @@ func (o *ociApp) guestOf(ctx context.Context) (oci.Guest, error) {
 	if o.guest != nil {
 		return o.guest(ctx, o.kernel)
 	}
-	return oci.Guest{}, becomeWhole("run the bundle in a microVM")
+	return oci.Guest{}, cmdline.BecomeWhole("run the bundle in a microVM", os.Args[1:])
 }
-
-// becomeWhole has all of duplex do what this program, which makes containers only,
-// was told to. It returns only when it could not.
-func becomeWhole(op string) error {
-	err := errors.New("this program makes containers only")
-	if os.Args[0] != wholeName {
-		err = unix.Exec("/proc/self/exe", append([]string{wholeName}, os.Args[1:]...), os.Environ())
-	}
-	return &workload.Error{Op: op, Err: err, Remedy: "Use the duplex of 'make build'."}
-}
-
-// wholeName is argv[0] by which all of duplex is entered, whatever follows
-// (scripts/build).
-const wholeName = "duplex-whole"
 
 func ociCreate(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) error {
 	var opts oci.CreateOptions
@@ -327,7 +312,7 @@ func ociDelete(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string)
 	}
 	defer c.Close()
 	if c.VM != nil && o.guest == nil {
-		return becomeWhole("delete the microVM")
+		return cmdline.BecomeWhole("delete the microVM", os.Args[1:])
 	}
 	err = c.Delete(ctx, *force, o.warnLog)
 	if errors.Is(err, oci.ErrNotStopped) {

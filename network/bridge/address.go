@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+
+	"github.com/duplex-run/duplex/network/bridge/state"
 )
 
 // firstNetwork and lastNetwork are the second bytes of the networks to choose from.
@@ -47,13 +49,10 @@ func nth(network netip.Prefix, n uint32) netip.Addr {
 	return netip.AddrFrom4(out)
 }
 
-// linkPrefix starts the names of the interfaces on the bridge.
-const linkPrefix = "dx"
-
 // linkName is the interface of an address.
 func linkName(a netip.Addr) string {
 	b := a.As4()
-	return fmt.Sprintf("%s%x", linkPrefix, b[:])
+	return fmt.Sprintf("%s%x", state.LinkPrefix, b[:])
 }
 
 // hardwareAddr is that of an address: who has it next has it too, so that nobody

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/network/bridge/state"
 )
 
 // Name is the bridge's.
@@ -137,7 +139,7 @@ func forwardOn(link netlink.Link) error {
 
 // removeIfIdle undoes ensure when nobody has a claim. The caller holds the lock.
 func removeIfIdle() error {
-	names, err := claims()
+	names, err := state.Claims()
 	if err != nil || len(names) > 0 {
 		return err
 	}
@@ -150,7 +152,7 @@ func removeIfIdle() error {
 	if err != nil {
 		return err
 	}
-	return os.RemoveAll(stateDir)
+	return os.RemoveAll(state.Dir)
 }
 
 func remove(link netlink.Link) error {

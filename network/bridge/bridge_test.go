@@ -21,6 +21,7 @@ import (
 
 	"github.com/duplex-run/duplex/internal/netif"
 	"github.com/duplex-run/duplex/internal/testutil/netns"
+	"github.com/duplex-run/duplex/network/bridge/state"
 )
 
 // envJoin makes the test binary a run that joins and stays.
@@ -145,7 +146,7 @@ func nothingLeft(t testing.TB, forward string) {
 	links, err := netlink.LinkList()
 	must(t, err)
 	for _, l := range links {
-		if name := l.Attrs().Name; name == Name || strings.HasPrefix(name, linkPrefix) {
+		if name := l.Attrs().Name; name == Name || strings.HasPrefix(name, state.LinkPrefix) {
 			t.Errorf("left: interface %s", name)
 		}
 	}
@@ -157,8 +158,8 @@ func nothingLeft(t testing.TB, forward string) {
 	if got := forwarding(t); got != forward {
 		t.Errorf("ip_forward is %q, was %q", got, forward)
 	}
-	if _, err := os.Stat(stateDir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("%s: %v", stateDir, err)
+	if _, err := os.Stat(state.Dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s: %v", state.Dir, err)
 	}
 }
 
@@ -285,7 +286,7 @@ func TestSweep(t *testing.T) {
 	if _, err := netlink.LinkByName(linkName(netip.MustParseAddr("10.83.0.3"))); err != nil {
 		t.Errorf("the live one's interface: %v", err)
 	}
-	if names, err := claims(); err != nil || len(names) != 1 {
+	if names, err := state.Claims(); err != nil || len(names) != 1 {
 		t.Errorf("claims %v, %v", names, err)
 	}
 	third := start() // takes the place of the first

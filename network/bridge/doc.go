@@ -14,7 +14,7 @@
 //
 // # Allotment
 //
-// An address is a file in stateDir, locked while its owner lives, and an interface
+// An address is a file in state.Dir, locked while its owner lives, and an interface
 // whose name holds it: the kernel and flock(2) arbitrate between runs. Both ends of
 // a veth pair go with the network namespace of a container that is killed, a TAP
 // device with its descriptor; Sweep removes what stays.

@@ -7,17 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/hostdir"
+	"github.com/duplex-run/duplex/network/bridge/state"
 )
-
-// stateDir holds the lock and one file an address. It is one for the machine,
-// whatever DUPLEX_RUNTIME says: so is the bridge.
-const stateDir = "/run/duplex-bridge"
 
 // lockWait bounds how long another run may make or remove the bridge.
 const lockWait = 30 * time.Second
@@ -47,13 +43,13 @@ func lock() (unlock func(), err error) {
 
 func openLock() (*os.File, error) {
 	for {
-		if err := os.Mkdir(stateDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(state.Dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
-		if err := hostdir.Owned(stateDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := hostdir.Owned(state.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		f, err := os.OpenFile(filepath.Join(stateDir, "lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+		f, err := os.OpenFile(filepath.Join(state.Dir, "lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 		if !errors.Is(err, fs.ErrNotExist) { // removed in between
 			return f, err
 		}
@@ -62,7 +58,7 @@ func openLock() (*os.File, error) {
 
 // claim takes the file of an interface. It is nil when somebody has it.
 func claim(name string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(stateDir, name), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(filepath.Join(state.Dir, name), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -79,15 +75,4 @@ func claim(name string) (*os.File, error) {
 // release gives the file of an interface back.
 func release(f *os.File) error {
 	return errors.Join(os.Remove(f.Name()), f.Close())
-}
-
-// claims are the names of the interfaces with a file, alive or not.
-func claims() (names []string, err error) {
-	entries, err := os.ReadDir(stateDir)
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), linkPrefix) {
-			names = append(names, e.Name())
-		}
-	}
-	return names, err
 }

@@ -6,12 +6,14 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/network/bridge/state"
 )
 
 // Sweep removes what runs that were killed left of the bridge. It costs next to
 // nothing where there is no bridge.
 func Sweep() error {
-	if unix.Access(stateDir, unix.W_OK) != nil || mayAdminister() != nil {
+	if unix.Access(state.Dir, unix.W_OK) != nil || mayAdminister() != nil {
 		return nil
 	}
 	unlock, err := lock()
@@ -27,7 +29,7 @@ func Sweep() error {
 
 // sweep removes the ports whose owners died. The caller holds the lock.
 func sweep() error {
-	names, err := claims()
+	names, err := state.Claims()
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,12 @@
 // Fuse makes one executable of several programs: a build tool.
 //
-//	fuse OUTPUT PROGRAM [INDEX:WORD=PROGRAM...]
+//	fuse OUTPUT PROGRAM [INDEX:WORD[,LATER]=PROGRAM...]
 //
 // The kernel maps them all, each at the addresses it was linked for, which costs a
 // few microseconds: nothing is read until it is touched. A few instructions of our
 // own, where the file is entered, go on at the first program whose WORD is the
-// argument of that INDEX (argv[0] is 0), or at PROGRAM. So `duplex oci` begins as
+// argument of that INDEX (argv[0] is 0) and whose LATER, if it has one, is an argument
+// behind it, or at PROGRAM. So `duplex oci` begins as
 // quickly as a program that can do nothing else.
 //
 // The programs must be static, not position-independent, and linked apart: Go's

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 //
 //	        mov rbx, [rsp]
 //	        lea r12, [rip+table]
-//	next:   mov rax, [r12]          ; struct { entry, index uint64; word [32]byte }
+//	next:   mov rax, [r12]          ; struct { entry, index uint64; word, later [32]byte }
 //	        mov rcx, [r12+8]
 //	        test rcx, rcx
 //	        js found                ; the last rule, which holds for all
@@ -30,22 +31,37 @@ const (
 //	        jae skip                ; no such argument
 //	        mov rsi, [rsp+rcx*8+8]
 //	        lea rdi, [r12+16]
-//	compare: mov dl, [rsi]
-//	        cmp dl, [rdi]
+//	        call equal
 //	        jne skip
+//	        cmp byte ptr [r12+48], 0
+//	        je found                ; it wants no later argument
+//	later:  inc rcx
+//	        cmp rcx, rbx
+//	        jae skip
+//	        mov rsi, [rsp+rcx*8+8]
+//	        lea rdi, [r12+48]
+//	        call equal
+//	        jne later
+//	found:  jmp rax
+//	skip:   add r12, 80
+//	        jmp next
+//	equal:  mov dl, [rsi]
+//	        cmp dl, [rdi]
+//	        jne done
 //	        inc rsi
 //	        inc rdi
 //	        test dl, dl
-//	        jnz compare
-//	found:  jmp rax
-//	skip:   add r12, 48
-//	        jmp next
+//	        jnz equal
+//	done:   ret
 //	table:
 var chooser = []byte{
-	0x48, 0x8b, 0x1c, 0x24, 0x4c, 0x8d, 0x25, 0x35, 0x00, 0x00, 0x00, 0x49, 0x8b, 0x04, 0x24, 0x49,
-	0x8b, 0x4c, 0x24, 0x08, 0x48, 0x85, 0xc9, 0x78, 0x1f, 0x48, 0x39, 0xd9, 0x73, 0x1c, 0x48, 0x8b,
-	0x74, 0xcc, 0x08, 0x49, 0x8d, 0x7c, 0x24, 0x10, 0x8a, 0x16, 0x3a, 0x17, 0x75, 0x0c, 0x48, 0xff,
-	0xc6, 0x48, 0xff, 0xc7, 0x84, 0xd2, 0x75, 0xf0, 0xff, 0xe0, 0x49, 0x83, 0xc4, 0x30, 0xeb, 0xcb,
+	0x48, 0x8b, 0x1c, 0x24, 0x4c, 0x8d, 0x25, 0x5e, 0x00, 0x00, 0x00, 0x49, 0x8b, 0x04, 0x24, 0x49,
+	0x8b, 0x4c, 0x24, 0x08, 0x48, 0x85, 0xc9, 0x78, 0x37, 0x48, 0x39, 0xd9, 0x73, 0x34, 0x48, 0x8b,
+	0x74, 0xcc, 0x08, 0x49, 0x8d, 0x7c, 0x24, 0x10, 0xe8, 0x2b, 0x00, 0x00, 0x00, 0x75, 0x23, 0x41,
+	0x80, 0x7c, 0x24, 0x30, 0x00, 0x74, 0x19, 0x48, 0xff, 0xc1, 0x48, 0x39, 0xd9, 0x73, 0x13, 0x48,
+	0x8b, 0x74, 0xcc, 0x08, 0x49, 0x8d, 0x7c, 0x24, 0x30, 0xe8, 0x0a, 0x00, 0x00, 0x00, 0x75, 0xe7,
+	0xff, 0xe0, 0x49, 0x83, 0xc4, 0x50, 0xeb, 0xb3, 0x8a, 0x16, 0x3a, 0x17, 0x75, 0x0a, 0x48, 0xff,
+	0xc6, 0x48, 0xff, 0xc7, 0x84, 0xd2, 0x75, 0xf0, 0xc3,
 }
 
 // file is an executable in the making.
@@ -101,14 +117,17 @@ func (f *file) free(s elf.Prog64) error {
 	return nil
 }
 
-// rule has the program at entry run when the argument of that index is word.
-func (f *file) rule(index int, word string, entry uint64) error {
-	if word == "" || len(word) >= maxWord || bytes.IndexByte([]byte(word), 0) >= 0 {
-		return fmt.Errorf("word %q: 1 to %d bytes", word, maxWord-1)
+// rule has the program at entry run when the argument of that index is word and,
+// unless later is "", one behind it is later.
+func (f *file) rule(index int, word, later string, entry uint64) error {
+	var words [2][maxWord]byte
+	for i, text := range []string{word, later} {
+		if text == "" && i == 0 || len(text) >= maxWord || strings.IndexByte(text, 0) >= 0 {
+			return fmt.Errorf("word %q: 1 to %d bytes", text, maxWord-1)
+		}
+		copy(words[i][:], text)
 	}
-	var w [maxWord]byte
-	copy(w[:], word)
-	f.put(&f.rules, entry, uint64(index), w)
+	f.put(&f.rules, entry, uint64(index), words)
 	return nil
 }
 
@@ -120,7 +139,7 @@ func (f *file) put(b *bytes.Buffer, values ...any) {
 
 // finish adds the chooser and the table of all segments, and returns the file.
 func (f *file) finish(entry uint64) ([]byte, error) {
-	f.put(&f.rules, entry, int64(-1), [maxWord]byte{})
+	f.put(&f.rules, entry, int64(-1), [2][maxWord]byte{})
 	pad(&f.data)
 	base := uint64(f.data.Len())
 	code := slices.Concat(chooser, f.rules.Bytes())

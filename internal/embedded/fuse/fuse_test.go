@@ -29,8 +29,9 @@ func TestChoice(t *testing.T) {
 	first := exits(t, dir, "first", 0x400000, 1)
 	oci := exits(t, dir, "oci", 0x20000000, 2)
 	child := exits(t, dir, "child", 0x10000000, 3)
+	small := exits(t, dir, "small", 0x30000000, 4)
 	out := filepath.Join(dir, "out")
-	if err := run([]string{out, first, "0:whole=" + first, "0:child=" + child, "1:oci=" + oci, "0:kid=" + child}); err != nil {
+	if err := run([]string{out, first, "0:whole=" + first, "0:child=" + child, "1:oci=" + oci, "1:run,--small=" + small, "0:kid=" + child}); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
@@ -49,6 +50,14 @@ func TestChoice(t *testing.T) {
 		{[]string{"kid", "5"}, 3},
 		{[]string{"whole", "oci"}, 1}, // the first rule that holds
 		{[]string{"child", "oci"}, 3},
+		{[]string{"duplex", "run"}, 1},
+		{[]string{"duplex", "run", "--small"}, 4},
+		{[]string{"duplex", "run", "-t", "", "--small", "x"}, 4},
+		{[]string{"duplex", "run", "--smaller", "--smal", "x"}, 1},
+		{[]string{"duplex", "--small", "run"}, 1},
+		{[]string{"--small", "run"}, 1},
+		{[]string{"duplex", "oci", "run", "--small"}, 2},
+		{[]string{"whole", "run", "--small"}, 1},
 	} {
 		cmd := &exec.Cmd{Path: out, Args: test.argv}
 		err := cmd.Run()
@@ -89,10 +98,12 @@ func TestRefused(t *testing.T) {
 		{"1:oci=" + text, "EOF"},
 		{"1:oci=" + filepath.Join(dir, "none"), "no such file"},
 		{"1:oci=/bin/sh", "not a static program"},
-		{"oci=" + first, "is no INDEX:WORD=PROGRAM"},
-		{"-1:oci=" + first, "is no INDEX:WORD=PROGRAM"},
-		{"1:oci", "is no INDEX:WORD=PROGRAM"},
+		{"oci=" + first, "is no INDEX:WORD[,LATER]=PROGRAM"},
+		{"-1:oci=" + first, "is no INDEX:WORD[,LATER]=PROGRAM"},
+		{"1:oci", "is no INDEX:WORD[,LATER]=PROGRAM"},
 		{"1:=" + first, "1 to 31 bytes"},
+		{"1:run,=" + first, "is no INDEX:WORD[,LATER]=PROGRAM"},
+		{"1:run," + strings.Repeat("a", 32) + "=" + first, "1 to 31 bytes"},
 		{"1:" + strings.Repeat("a", 32) + "=" + first, "1 to 31 bytes"},
 	} {
 		err := run([]string{filepath.Join(dir, "out"), first, test.arg})

@@ -17,7 +17,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return fmt.Errorf("usage: fuse OUTPUT PROGRAM [INDEX:WORD=PROGRAM...]")
+		return fmt.Errorf("usage: fuse OUTPUT PROGRAM [INDEX:WORD[,LATER]=PROGRAM...]")
 	}
 	first, err := os.ReadFile(args[1])
 	if err != nil {
@@ -31,10 +31,10 @@ func run(args []string) error {
 	entries := map[string]uint64{args[1]: main}
 	for _, arg := range args[2:] {
 		name, path, ok := strings.Cut(arg, "=")
-		index, word, ok2 := strings.Cut(name, ":")
+		index, words, ok2 := strings.Cut(name, ":")
 		n, err := strconv.Atoi(index)
 		if !ok || !ok2 || err != nil || n < 0 {
-			return fmt.Errorf("%q is no INDEX:WORD=PROGRAM", arg)
+			return fmt.Errorf("%q is no INDEX:WORD[,LATER]=PROGRAM", arg)
 		}
 		entry, seen := entries[path]
 		if !seen {
@@ -47,7 +47,11 @@ func run(args []string) error {
 			}
 			entries[path] = entry
 		}
-		if err := f.rule(n, word, entry); err != nil {
+		word, later, more := strings.Cut(words, ",")
+		if more && later == "" {
+			return fmt.Errorf("%q is no INDEX:WORD[,LATER]=PROGRAM", arg)
+		}
+		if err := f.rule(n, word, later, entry); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package cli
+package runcli
 
 import (
 	"context"
@@ -24,9 +24,12 @@ const detachedLog = "stderr"
 
 // detach starts the run in a process of its own, in the background, and returns
 // once the workload runs.
-func (f *runFlags) detachRun(ctx context.Context, a *app, fs *pflag.FlagSet, args []string, iso workload.Isolation) error {
+func (f *Flags) detachRun(ctx context.Context, a *App, fs *pflag.FlagSet, args []string, iso workload.Isolation) error {
 	// Here, where it shows, and its errors are the user's.
-	img, err := a.image(ctx, fs.Arg(0), iso == workload.Container && container.NeedsTree())
+	img, err := f.img, error(nil)
+	if img == nil {
+		img, err = a.Image(ctx, fs.Arg(0), iso == workload.Container && container.NeedsTree())
+	}
 	if err != nil {
 		return err
 	}
@@ -34,12 +37,12 @@ func (f *runFlags) detachRun(ctx context.Context, a *app, fs *pflag.FlagSet, arg
 		return err
 	}
 	if iso == workload.VM {
-		if _, err := a.guest(ctx, &f.runOptions); err != nil {
+		if err := a.Whole.Guest(ctx, &f.Options); err != nil {
 			return err
 		}
 	}
 	own, err := runs.Create(runs.Record{
-		ID: newID(), Name: f.name, Isolation: iso, Image: fs.Arg(0), TTY: f.tty, Interactive: f.interactive,
+		ID: NewID(), Name: f.Name, Isolation: iso, Image: fs.Arg(0), TTY: f.TTY, Interactive: f.Interactive,
 		Detached: true, Remove: f.remove, Created: time.Now(),
 	})
 	if err != nil {
@@ -55,12 +58,12 @@ func (f *runFlags) detachRun(ctx context.Context, a *app, fs *pflag.FlagSet, arg
 	case o.Message != "":
 		return &workload.Error{Op: "run", Err: errors.New(o.Message), Status: o.Status}
 	}
-	_, err = fmt.Fprintln(a.out, id)
+	_, err = fmt.Fprintln(a.Out, id)
 	return err
 }
 
 // background starts the process and waits for its report.
-func (f *runFlags) background(ctx context.Context, own *runs.Own, args []string) (outcome, error) {
+func (f *Flags) background(ctx context.Context, own *runs.Own, args []string) (outcome, error) {
 	fail := func(err error) (outcome, error) {
 		return outcome{}, &workload.Error{Op: "detach the run", Err: err}
 	}

@@ -1,4 +1,4 @@
-package cli
+package runcli
 
 import (
 	"bytes"
@@ -14,15 +14,15 @@ import (
 // parseLimits parses args as `duplex run --ISO` would.
 func parseLimits(t *testing.T, iso workload.Isolation, args string) (workload.Spec, error) {
 	t.Helper()
-	a := &app{out: &bytes.Buffer{}, err: &bytes.Buffer{}, cmd: command{name: "run"}}
-	var f runFlags
-	fs := a.flags()
-	f.register(fs)
-	if err := a.parse(fs, strings.Fields(args)); err != nil {
+	a := &App{Out: &bytes.Buffer{}, Err: &bytes.Buffer{}, Cmd: RunCommand}
+	var f Flags
+	fs := a.Flags()
+	f.Register(fs)
+	if err := a.Parse(fs, strings.Fields(args)); err != nil {
 		return workload.Spec{}, err
 	}
 	var s workload.Spec
-	err := f.limits.parse(fs, iso, &f.runOptions)
+	err := f.limits.parse(fs, iso, &f.Options)
 	f.limits.apply(&s)
 	return s, err
 }

@@ -1,4 +1,4 @@
-package cli
+package runcli
 
 import (
 	"cmp"
@@ -40,9 +40,9 @@ func parseVolume(arg string) (workload.Volume, error) {
 
 // volumeList parses the -v flags: the order is that of mounting, a path's
 // parents before it.
-func (o *runOptions) volumeList() ([]workload.Volume, error) {
+func (o *Options) volumeList() ([]workload.Volume, error) {
 	var list []workload.Volume
-	for _, arg := range o.volumes {
+	for _, arg := range o.Volumes {
 		v, err := parseVolume(arg)
 		if err != nil {
 			return nil, fmt.Errorf("--volume=%s: %w", arg, err)
@@ -61,9 +61,9 @@ func (o *runOptions) volumeList() ([]workload.Volume, error) {
 	return list, nil
 }
 
-// hostVolumes is volumeList of what the host has. What is missing is an error:
+// HostVolumes is volumeList of what the host has. What is missing is an error:
 // docker would make a directory, which hides a mistyped name.
-func (o *runOptions) hostVolumes() ([]workload.Volume, error) {
+func (o *Options) HostVolumes() ([]workload.Volume, error) {
 	list, err := o.volumeList()
 	if err != nil {
 		return nil, err

@@ -1,10 +1,11 @@
-package cli
+package runcli
 
 import (
 	"bytes"
 	"strings"
 	"testing"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -23,9 +24,9 @@ workdir`
 
 // Every flag of docker's is known, and means the same by its one-letter name.
 func TestDockerFlagsKnown(t *testing.T) {
-	var f runFlags
-	fs := (&app{cmd: command{name: "run"}}).flags()
-	f.register(fs)
+	var f Flags
+	fs := (&App{Cmd: RunCommand}).Flags()
+	f.Register(fs)
 	for name := range strings.FieldsSeq(dockerRunFlags) {
 		if name != "help" && fs.Lookup(name) == nil {
 			t.Errorf("--%s is an unknown flag", name)
@@ -44,7 +45,8 @@ func TestDockerFlagsKnown(t *testing.T) {
 func TestDockerFlagsRefused(t *testing.T) {
 	run := func(args ...string) (string, int) {
 		var errs bytes.Buffer
-		status := Main(append([]string{"duplex", "run"}, args...), nil, &bytes.Buffer{}, &errs)
+		a := &App{Out: &bytes.Buffer{}, Err: &errs, Cmd: RunCommand}
+		status := new(cmdline.Signals).Finish(&errs, Run(t.Context(), a, args))
 		return errs.String(), status
 	}
 	for _, d := range dockerFlags {
@@ -65,13 +67,6 @@ func TestDockerFlagsRefused(t *testing.T) {
 			if got, _ := run("--"+d.name+"="+same, "--cpus=-1", "image"); !strings.Contains(got, "--cpus=-1: out of range") {
 				t.Errorf("--%s=%s: %q", d.name, same, got)
 			}
-		}
-	}
-	for _, arg := range []string{"--privileged", "--detach-keys=ctrl-x"} {
-		var errs bytes.Buffer
-		status := Main([]string{"duplex", "exec", arg, "run", "true"}, nil, &bytes.Buffer{}, &errs)
-		if status != workload.StatusError || !strings.Contains(errs.String(), " is not supported: ") {
-			t.Errorf("exec %s: %d, %q", arg, status, errs.String())
 		}
 	}
 }

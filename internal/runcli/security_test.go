@@ -1,4 +1,4 @@
-package cli
+package runcli
 
 import (
 	"bytes"
@@ -12,12 +12,12 @@ import (
 )
 
 func parseSecurity(iso workload.Isolation, args ...string) (container.Layers, []string, error) {
-	a := &app{out: &bytes.Buffer{}, err: &bytes.Buffer{}, cmd: command{name: "run"}}
+	a := &App{Out: &bytes.Buffer{}, Err: &bytes.Buffer{}, Cmd: RunCommand}
 	var f securityFlags
-	fs := a.flags()
-	f.register(fs)
+	fs := a.Flags()
+	f.Register(fs)
 	fs.String("hostname", "", "")
-	if err := a.parse(fs, args); err != nil {
+	if err := a.Parse(fs, args); err != nil {
 		return container.Layers{}, nil, err
 	}
 	return f.parse(a, fs, iso)

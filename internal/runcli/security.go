@@ -1,4 +1,4 @@
-package cli
+package runcli
 
 import (
 	"fmt"
@@ -28,7 +28,7 @@ var namespaceFlags = []struct{ name, gives string }{
 	{"cgroupns", "the workload sees the names of the host's cgroups"},
 }
 
-func (f *securityFlags) register(fs *pflag.FlagSet) {
+func (f *securityFlags) Register(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&f.capAdd, "cap-add", nil, "give a container `CAPABILITY` beside docker's set, or ALL")
 	fs.StringSliceVar(&f.capDrop, "cap-drop", nil, "take `CAPABILITY` from a container, or ALL")
 	fs.StringArrayVar(&f.securityOpt, "security-opt", nil, "of a container: seccomp=unconfined, landlock=unconfined, apparmor=`PROFILE` or unconfined, systempaths=unconfined, no-new-privileges=false")
@@ -49,12 +49,12 @@ func securityNames() []string {
 }
 
 // parse returns the layers of a container, and what they give up, a line each.
-func (f *securityFlags) parse(a *app, fs *pflag.FlagSet, iso workload.Isolation) (container.Layers, []string, error) {
+func (f *securityFlags) parse(a *App, fs *pflag.FlagSet, iso workload.Isolation) (container.Layers, []string, error) {
 	l := container.Layers{AddCaps: f.capAdd, DropCaps: f.capDrop}
 	if iso == workload.VM {
 		for _, name := range securityNames() {
 			if fs.Changed(name) {
-				return l, nil, a.usage("--%s is for containers: a microVM has a kernel of its own", name)
+				return l, nil, a.Usage("--%s is for containers: a microVM has a kernel of its own", name)
 			}
 		}
 		return l, nil, nil
@@ -63,7 +63,7 @@ func (f *securityFlags) parse(a *app, fs *pflag.FlagSet, iso workload.Isolation)
 	for _, o := range f.securityOpt {
 		line, err := securityOption(&l, o)
 		if err != nil {
-			return l, nil, a.usage("--security-opt=%s: %v", o, err)
+			return l, nil, a.Usage("--security-opt=%s: %v", o, err)
 		}
 		if line != "" {
 			gives = append(gives, fmt.Sprintf("--security-opt %s: %s", o, line))
@@ -76,28 +76,28 @@ func (f *securityFlags) parse(a *app, fs *pflag.FlagSet, iso workload.Isolation)
 			gives = append(gives, fmt.Sprintf("--%s host: %s", n.name, n.gives))
 		case "private":
 		default:
-			return l, nil, a.usage("--%s=%s: want private or host", n.name, v)
+			return l, nil, a.Usage("--%s=%s: want private or host", n.name, v)
 		}
 	}
 	switch {
 	case f.userns == "private":
 		l.UserNS = os.Geteuid() == 0
 	case f.userns == "host" && os.Geteuid() != 0:
-		return l, nil, a.usage("--userns host is for root: without, only a user namespace gives the right to make a container")
+		return l, nil, a.Usage("--userns host is for root: without, only a user namespace gives the right to make a container")
 	case f.userns != "" && f.userns != "host":
-		return l, nil, a.usage("--userns=%s: want private or host", f.userns)
+		return l, nil, a.Usage("--userns=%s: want private or host", f.userns)
 	}
 	if l.HostPID && !l.NoLandlock {
 		gives = append(gives, "--pid host: no Landlock either, which would forbid tracing the host's processes")
 	}
 	if l.HostUTS && fs.Changed("hostname") {
-		return l, nil, a.usage("--hostname and --uts host exclude each other: it would be the host's name")
+		return l, nil, a.Usage("--hostname and --uts host exclude each other: it would be the host's name")
 	}
 	if len(f.capAdd) > 0 {
 		gives = append(gives, "--cap-add "+strings.Join(f.capAdd, ",")+": the workload's root has it, and the system calls that docker's filter opens with it")
 	}
 	if err := l.Check(); err != nil {
-		return l, nil, a.usage("%v", err)
+		return l, nil, a.Usage("%v", err)
 	}
 	return l, gives, nil
 }

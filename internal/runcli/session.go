@@ -1,4 +1,4 @@
-package cli
+package runcli
 
 import (
 	"context"
@@ -15,35 +15,35 @@ import (
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
-// session connects the caller's terminal, streams and signals to a workload for
+// Session connects the caller's terminal, streams and signals to a workload for
 // the time of one run.
-type session struct {
-	stdio  workload.Stdio
-	ctx    context.Context
+type Session struct {
+	Stdio  workload.Stdio
+	Ctx    context.Context
 	cancel context.CancelFunc
-	send   chan workload.Signal // what stdio.Signals reads
+	send   chan workload.Signal // what Stdio.Signals reads
 	undo   []func()
 	once   sync.Once
 }
 
-// forwarded are the signals a workload gets when duplex gets them.
-var forwarded = []os.Signal{
+// Forwarded are the signals a workload gets when duplex gets them.
+var Forwarded = []os.Signal{
 	syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT,
 	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT,
 }
 
-// newSession prepares the streams for s. The caller must call close. A signal
+// NewSession prepares the streams for s. The caller must call close. A signal
 // that would end duplex, when it arrives before the workload is running or for
-// the second time, cancels the session's context; others are forwarded.
-func (a *app) newSession(parent context.Context, s *workload.Spec, rec *workload.Recorder) (*session, error) {
+// the second time, cancels the session's context; others are Forwarded.
+func (a *App) NewSession(parent context.Context, s *workload.Spec, rec *workload.Recorder) (*Session, error) {
 	ctx, cancel := context.WithCancel(parent)
-	se := &session{ctx: ctx, cancel: cancel, stdio: workload.Stdio{Out: a.out, Err: a.err}}
+	se := &Session{Ctx: ctx, cancel: cancel, Stdio: workload.Stdio{Out: a.Out, Err: a.Err}}
 	if s.Interactive {
-		se.stdio.In = a.in
+		se.Stdio.In = a.In
 	}
 	if s.TTY && !a.isDetached() {
 		if err := se.terminal(a, s); err != nil {
-			se.close()
+			se.Close()
 			return nil, err
 		}
 	}
@@ -51,26 +51,26 @@ func (a *app) newSession(parent context.Context, s *workload.Spec, rec *workload
 		s.Size = workload.WinSize{Rows: 24, Cols: 80} // until somebody attaches
 	}
 	se.signals(a, rec)
-	if err := a.tracked.begin(se, s.Interactive); err != nil {
-		se.close()
+	if err := a.Tracked.begin(se, s.Interactive); err != nil {
+		se.Close()
 		return nil, err
 	}
 	return se, nil
 }
 
 // isDetached says whether the run has no terminal of its caller's.
-func (a *app) isDetached() bool { return a.tracked != nil && a.tracked.record.Detached }
+func (a *App) isDetached() bool { return a.Tracked != nil && a.Tracked.record.Detached }
 
-func (se *session) terminal(a *app, s *workload.Spec) error {
-	fd := int(a.in.Fd())
+func (se *Session) terminal(a *App, s *workload.Spec) error {
+	fd := int(a.In.Fd())
 	if s.Interactive && !term.IsTerminal(fd) {
-		return &workload.Error{Op: a.cmd.name, Err: errors.New("the input device is not a TTY"), Remedy: "leave out -t, or start duplex from a terminal"}
+		return &workload.Error{Op: a.Cmd.Name, Err: errors.New("the input device is not a TTY"), Remedy: "leave out -t, or start duplex from a terminal"}
 	}
 	sizeFD := fd
-	if f, ok := a.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if f, ok := a.Out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		sizeFD = int(f.Fd())
 	}
-	s.Size = winSize(sizeFD)
+	s.Size = WinSize(sizeFD)
 	if s.Interactive {
 		old, err := term.MakeRaw(fd)
 		if err != nil {
@@ -85,27 +85,27 @@ func (se *session) terminal(a *app, s *workload.Spec) error {
 		for {
 			select {
 			case <-winch:
-			case <-se.ctx.Done():
+			case <-se.Ctx.Done():
 				return
 			}
 			select {
-			case sizes <- winSize(sizeFD):
-			case <-se.ctx.Done():
+			case sizes <- WinSize(sizeFD):
+			case <-se.Ctx.Done():
 				return
 			}
 		}
 	}()
-	se.stdio.Resize = sizes
+	se.Stdio.Resize = sizes
 	se.undo = append(se.undo, func() { signal.Stop(winch) })
 	return nil
 }
 
-func (se *session) signals(a *app, rec *workload.Recorder) {
+func (se *Session) signals(a *App, rec *workload.Recorder) {
 	in := make(chan os.Signal, 16)
-	signal.Notify(in, forwarded...)
-	a.stopSignals()
+	signal.Notify(in, Forwarded...)
+	a.StopSignals()
 	out := make(chan workload.Signal, 16)
-	se.stdio.Signals, se.send = out, out
+	se.Stdio.Signals, se.send = out, out
 	se.undo = append(se.undo, func() { signal.Stop(in) })
 	go func() {
 		stops := 0
@@ -114,13 +114,13 @@ func (se *session) signals(a *app, rec *workload.Recorder) {
 			select {
 			case s := <-in:
 				sig, _ = s.(syscall.Signal)
-			case <-se.ctx.Done():
+			case <-se.Ctx.Done():
 				return
 			}
 			if sig == syscall.SIGINT || sig == syscall.SIGTERM || sig == syscall.SIGHUP {
 				stops++
 				if stops > 1 || rec.Stamps()[workload.PhaseWorkload.String()] == 0 {
-					a.signal.Store(int32(sig))
+					a.Signal.Store(int32(sig))
 					se.cancel()
 					return
 				}
@@ -134,11 +134,11 @@ func (se *session) signals(a *app, rec *workload.Recorder) {
 }
 
 // endAtOutput kills the workload once it has written something to its stdout.
-func (se *session) endAtOutput() {
-	se.stdio.Out = &firstWrite{to: se.stdio.Out, then: func() {
+func (se *Session) endAtOutput() {
+	se.Stdio.Out = &firstWrite{to: se.Stdio.Out, then: func() {
 		select {
 		case se.send <- workload.Signal(syscall.SIGKILL):
-		case <-se.ctx.Done():
+		case <-se.Ctx.Done():
 		}
 	}}
 }
@@ -156,8 +156,8 @@ func (w *firstWrite) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// close restores the terminal and the signals; it is idempotent.
-func (se *session) close() {
+// Close restores the terminal and the signals; it is idempotent.
+func (se *Session) Close() {
 	se.once.Do(func() {
 		se.cancel()
 		for i := len(se.undo) - 1; i >= 0; i-- {
@@ -166,7 +166,7 @@ func (se *session) close() {
 	})
 }
 
-func winSize(fd int) workload.WinSize {
+func WinSize(fd int) workload.WinSize {
 	ws, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
 	if err != nil {
 		return workload.WinSize{Rows: 24, Cols: 80}

@@ -1,4 +1,4 @@
-package cli
+package runcli
 
 import (
 	"slices"
@@ -28,7 +28,7 @@ const (
 )
 
 // dockerFlags are all flags of docker 28's `docker run` that are not in
-// runFlags, so that none of them is an unknown flag.
+// Flags, so that none of them is an unknown flag.
 var dockerFlags = []dockerFlag{
 	{name: "add-host", why: ownNames},
 	{name: "annotation", why: noLabels},
@@ -111,11 +111,11 @@ func (v dockerValue) Set(value string) error {
 	return nil
 }
 
-// refusals are docker's flags that were given and that duplex does not have.
-type refusals []dockerFlag
+// Refusals are docker's flags that were given and that duplex does not have.
+type Refusals []dockerFlag
 
-// register adds docker's flags to fs: those named, or all.
-func (r *refusals) register(fs *pflag.FlagSet, names ...string) {
+// Register adds docker's flags to fs: those named, or all.
+func (r *Refusals) Register(fs *pflag.FlagSet, names ...string) {
 	for _, d := range dockerFlags {
 		if len(names) > 0 && !slices.Contains(names, d.name) {
 			continue
@@ -128,10 +128,10 @@ func (r *refusals) register(fs *pflag.FlagSet, names ...string) {
 	}
 }
 
-// check refuses the first of them, by name and with the reason.
-func (r refusals) check(a *app) error {
+// Check refuses the first of them, by name and with the reason.
+func (r Refusals) Check(a *App) error {
 	if len(r) == 0 {
 		return nil
 	}
-	return a.usage("--%s is not supported: %s", r[0].name, r[0].why)
+	return a.Usage("--%s is not supported: %s", r[0].name, r[0].why)
 }

@@ -1,4 +1,4 @@
-package cli
+package runcli
 
 import (
 	"bytes"
@@ -14,14 +14,14 @@ import (
 // parseRun parses args as `duplex run` would and makes the spec against img.
 func parseRun(t *testing.T, img imageConfig, args ...string) (workload.Spec, error) {
 	t.Helper()
-	a := &app{out: &bytes.Buffer{}, err: &bytes.Buffer{}, cmd: command{name: "run"}}
-	var o runOptions
-	fs := a.flags()
-	o.register(fs)
-	if err := a.parse(fs, args); err != nil {
+	a := &App{Out: &bytes.Buffer{}, Err: &bytes.Buffer{}, Cmd: RunCommand}
+	var o Options
+	fs := a.Flags()
+	o.Register(fs)
+	if err := a.Parse(fs, args); err != nil {
 		return workload.Spec{}, err
 	}
-	if err := o.validate(a); err != nil {
+	if err := o.Validate(a); err != nil {
 		return workload.Spec{}, err
 	}
 	var cmd []string
@@ -119,17 +119,5 @@ func TestLimits(t *testing.T) {
 	}
 	if s.Resources != (workload.Resources{MemoryBytes: 512 << 20, CPUs: 1.5}) || !s.ReadOnly || s.Timeout.Seconds() != 3 {
 		t.Errorf("spec %+v", s)
-	}
-}
-
-func TestErrorsArePrintedOnceWithTheRemedy(t *testing.T) {
-	var out, errs bytes.Buffer
-	status := Main([]string{"duplex", "version", "--nope"}, os.Stdin, &out, &errs)
-	want := "duplex: version: unknown flag: --nope\n'duplex version --help' lists the flags\n"
-	if status != workload.StatusError || errs.String() != want || out.Len() != 0 {
-		t.Errorf("status %d, stdout %q, stderr %q", status, &out, &errs)
-	}
-	if status := Main([]string{"duplex", "version", "--help"}, os.Stdin, &out, &errs); status != 0 || !strings.Contains(out.String(), "--json") {
-		t.Errorf("help: status %d, %q", status, &out)
 	}
 }

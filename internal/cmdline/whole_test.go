@@ -1,4 +1,4 @@
-package cli
+package cmdline
 
 import (
 	"slices"
@@ -13,7 +13,7 @@ func TestArguments(t *testing.T) {
 		{[]string{"duplex-runtime"}, []string{"oci"}},
 		{[]string{"duplex-runtime2", "run"}, []string{"run"}},
 	} {
-		if got := arguments(tt.argv); !slices.Equal(got, tt.want) {
+		if got := Arguments(tt.argv); !slices.Equal(got, tt.want) {
 			t.Errorf("%q: %q, want %q", tt.argv, got, tt.want)
 		}
 	}

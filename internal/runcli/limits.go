@@ -1,4 +1,4 @@
-package cli
+package runcli
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ import (
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
-// limitFlags are docker's limits beyond those of runOptions. Most are a matter of
+// limitFlags are docker's limits beyond those of Options. Most are a matter of
 // the host's control groups, which a microVM has no use for: its memory, its
 // processors and its disks are the machine's own.
 type limitFlags struct {
@@ -39,7 +39,7 @@ type limitFlags struct {
 	cpuQuota float64
 }
 
-func (l *limitFlags) register(fs *pflag.FlagSet) {
+func (l *limitFlags) Register(fs *pflag.FlagSet) {
 	fs.StringVar(&l.swap, "memory-swap", "", "`SIZE` of memory and swap together, -1 for all there is; by default no swap on top of --memory")
 	fs.StringVar(&l.reservation, "memory-reservation", "", "`SIZE` of memory that the container keeps when the host runs short")
 	fs.Int64Var(&l.swappiness, "memory-swappiness", -1, "how readily memory is swapped: `N` of 0 to 100 (cgroup v1)")
@@ -85,7 +85,7 @@ var containerOnly = map[string]string{
 }
 
 // parse checks the flags and what they say together with o's.
-func (l *limitFlags) parse(fs *pflag.FlagSet, iso workload.Isolation, o *runOptions) error {
+func (l *limitFlags) parse(fs *pflag.FlagSet, iso workload.Isolation, o *Options) error {
 	if iso == workload.VM {
 		for _, name := range sortedNames(containerOnly) {
 			if fs.Changed(name) {
@@ -94,7 +94,7 @@ func (l *limitFlags) parse(fs *pflag.FlagSet, iso workload.Isolation, o *runOpti
 		}
 	}
 	h := &workload.HostLimits{CPUSet: l.cpus, MemSet: l.mems}
-	for _, parse := range []func(*workload.HostLimits, *pflag.FlagSet, *runOptions) error{l.parseMemory, l.parseCPU, l.parseOld, l.parseIO, l.parseRest} {
+	for _, parse := range []func(*workload.HostLimits, *pflag.FlagSet, *Options) error{l.parseMemory, l.parseCPU, l.parseOld, l.parseIO, l.parseRest} {
 		if err := parse(h, fs, o); err != nil {
 			return err
 		}
@@ -137,19 +137,19 @@ func sizeFlag(name, value string, least int64) (int64, error) {
 	return n, nil
 }
 
-func (l *limitFlags) parseMemory(h *workload.HostLimits, _ *pflag.FlagSet, o *runOptions) (err error) {
+func (l *limitFlags) parseMemory(h *workload.HostLimits, _ *pflag.FlagSet, o *Options) (err error) {
 	if h.MemoryReservation, err = sizeFlag("memory-reservation", l.reservation, minMemory); err != nil {
 		return err
 	}
 	if l.shmSize, err = sizeFlag("shm-size", l.shm, int64(os.Getpagesize())); err != nil {
 		return err
 	}
-	memory, err := sizeFlag("memory", o.memory, minMemory)
+	memory, err := sizeFlag("memory", o.Memory, minMemory)
 	switch {
 	case err != nil:
 		return err
 	case memory > 0 && h.MemoryReservation > memory:
-		return fmt.Errorf("--memory-reservation=%s: more than --memory=%s", l.reservation, o.memory)
+		return fmt.Errorf("--memory-reservation=%s: more than --memory=%s", l.reservation, o.Memory)
 	case l.swap == "":
 		return nil
 	case memory == 0:
@@ -159,12 +159,12 @@ func (l *limitFlags) parseMemory(h *workload.HostLimits, _ *pflag.FlagSet, o *ru
 		return nil
 	}
 	if h.MemorySwap, err = sizeFlag("memory-swap", l.swap, 1); err == nil && h.MemorySwap < memory {
-		return fmt.Errorf("--memory-swap=%s: less than --memory=%s: it is memory and swap together", l.swap, o.memory)
+		return fmt.Errorf("--memory-swap=%s: less than --memory=%s: it is memory and swap together", l.swap, o.Memory)
 	}
 	return err
 }
 
-func (l *limitFlags) parseCPU(h *workload.HostLimits, fs *pflag.FlagSet, o *runOptions) error {
+func (l *limitFlags) parseCPU(h *workload.HostLimits, fs *pflag.FlagSet, o *Options) error {
 	period := int64(100_000)
 	if fs.Changed("cpu-period") {
 		period = l.period
@@ -172,7 +172,7 @@ func (l *limitFlags) parseCPU(h *workload.HostLimits, fs *pflag.FlagSet, o *runO
 	switch {
 	case fs.Changed("cpu-shares") && (l.shares < 2 || l.shares > 262144):
 		return fmt.Errorf("--cpu-shares=%d: out of range 2 to 262144", l.shares)
-	case (fs.Changed("cpu-quota") || fs.Changed("cpu-period")) && o.cpus > 0:
+	case (fs.Changed("cpu-quota") || fs.Changed("cpu-period")) && o.CPUs > 0:
 		return fmt.Errorf("--cpus and --cpu-quota exclude each other: both are the same limit")
 	case fs.Changed("cpu-period") && !fs.Changed("cpu-quota"):
 		return fmt.Errorf("--cpu-period needs --cpu-quota: it is what the quota is counted in")
@@ -203,7 +203,7 @@ var hasV2 = func(controller string) bool {
 	return err == nil && ok && h.V2()
 }
 
-func (l *limitFlags) parseOld(h *workload.HostLimits, fs *pflag.FlagSet, o *runOptions) error {
+func (l *limitFlags) parseOld(h *workload.HostLimits, fs *pflag.FlagSet, o *Options) error {
 	period := int64(1_000_000)
 	if fs.Changed("cpu-rt-period") {
 		period = l.rtPeriod
@@ -211,7 +211,7 @@ func (l *limitFlags) parseOld(h *workload.HostLimits, fs *pflag.FlagSet, o *runO
 	switch {
 	case fs.Changed("memory-swappiness") && (l.swappiness < -1 || l.swappiness > 100):
 		return fmt.Errorf("--memory-swappiness=%d: out of range 0 to 100", l.swappiness)
-	case l.noOOMKill && o.memory == "":
+	case l.noOOMKill && o.Memory == "":
 		return fmt.Errorf("--oom-kill-disable needs --memory: without a limit it is the host that runs out")
 	case fs.Changed("cpu-rt-period") && !fs.Changed("cpu-rt-runtime"):
 		return fmt.Errorf("--cpu-rt-period needs --cpu-rt-runtime: it is what the time is counted in")
@@ -236,7 +236,7 @@ func (l *limitFlags) parseOld(h *workload.HostLimits, fs *pflag.FlagSet, o *runO
 	return nil
 }
 
-func (l *limitFlags) parseIO(h *workload.HostLimits, fs *pflag.FlagSet, _ *runOptions) error {
+func (l *limitFlags) parseIO(h *workload.HostLimits, fs *pflag.FlagSet, _ *Options) error {
 	if fs.Changed("blkio-weight") && (l.ioWeight < 10 || l.ioWeight > 1000) {
 		return fmt.Errorf("--blkio-weight=%d: out of range 10 to 1000", l.ioWeight)
 	}
@@ -297,7 +297,7 @@ func ioLimit(v string, ops bool) (workload.IOLimit, error) {
 	return workload.IOLimit{Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)), Rate: rate}, nil
 }
 
-func (l *limitFlags) parseRest(h *workload.HostLimits, fs *pflag.FlagSet, _ *runOptions) error {
+func (l *limitFlags) parseRest(h *workload.HostLimits, fs *pflag.FlagSet, _ *Options) error {
 	for _, v := range l.hugePages {
 		page, size, _ := strings.Cut(v, ":")
 		n, err := units.RAMInBytes(size)

@@ -1,4 +1,4 @@
-package cli
+package runcli
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
-// tracked is a run that other duplex processes see and act on: package runs.
-type tracked struct {
+// Tracked is a run that other duplex processes see and act on: package runs.
+type Tracked struct {
 	record runs.Record
 	target runs.Target
 	// report is where the process that detached this one waits for the start.
@@ -35,18 +35,18 @@ type tracked struct {
 const trackDelay = 30 * time.Millisecond
 
 // track prepares the tracking of a run that this process makes.
-func (f *runFlags) track(a *app, iso workload.Isolation, image string) (*tracked, error) {
-	if f.reportFD > 0 || f.probe || f.bootLog != "" {
+func (f *Flags) track(a *App, iso workload.Isolation, image string) (*Tracked, error) {
+	if f.reportFD > 0 || f.probe || f.BootLog != "" {
 		return nil, nil // compare's and boot-report's, which measure
 	}
-	t := &tracked{warn: a.warn, record: runs.Record{
-		ID: f.id, Name: f.name, Isolation: iso, Image: image, TTY: f.tty, Interactive: f.interactive,
+	t := &Tracked{warn: a.Warn, record: runs.Record{
+		ID: f.ID, Name: f.Name, Isolation: iso, Image: image, TTY: f.TTY, Interactive: f.Interactive,
 		Detached: f.detached > 0, PID: os.Getpid(), Created: time.Now(),
 	}}
 	if f.detached > 0 {
 		return t, t.adopt(f)
 	}
-	if f.name == "" && !f.idGiven {
+	if f.Name == "" && !f.idGiven {
 		return t, nil
 	}
 	var err error
@@ -56,20 +56,20 @@ func (f *runFlags) track(a *app, iso workload.Isolation, image string) (*tracked
 
 // adopt takes the run over from the process that was started by the user. What it
 // hands over is at the descriptors from detached on: the lock, the report.
-func (t *tracked) adopt(f *runFlags) error {
+func (t *Tracked) adopt(f *Flags) error {
 	for fd := f.detached; fd < f.detached+2; fd++ {
 		unix.CloseOnExec(fd)
 	}
 	t.report = os.NewFile(uintptr(f.detached+1), "report")
 	var err error
-	if t.own, err = runs.Adopt(f.id, os.NewFile(uintptr(f.detached), "lock")); err == nil {
+	if t.own, err = runs.Adopt(f.ID, os.NewFile(uintptr(f.detached), "lock")); err == nil {
 		t.record = t.own.Record()
 	}
 	return err
 }
 
 // describe says what the run is, now that it is known.
-func (t *tracked) describe(spec workload.Spec, user func(string) (workload.User, error)) error {
+func (t *Tracked) describe(spec workload.Spec, user func(string) (workload.User, error)) error {
 	if t == nil {
 		return nil
 	}
@@ -78,16 +78,16 @@ func (t *tracked) describe(spec workload.Spec, user func(string) (workload.User,
 	return t.update(func(r *runs.Record) { r.Argv, r.Resources = spec.Argv, spec.Resources })
 }
 
-// inLab says that the run is in the lab machine, where the duplex at exe has it.
-func (t *tracked) inLab(exe string, argv []string) error {
+// InLab says that the run is in the lab machine, and who there has it.
+func (t *Tracked) InLab(there runs.Forward, argv []string) error {
 	if t == nil {
 		return nil
 	}
-	t.target.Forward = &forward{exe: exe, id: t.record.ID}
+	t.target.Forward = there
 	return t.update(func(r *runs.Record) { r.Lab, r.Argv = true, argv })
 }
 
-func (t *tracked) update(change func(*runs.Record)) error {
+func (t *Tracked) update(change func(*runs.Record)) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	change(&t.record)
@@ -95,18 +95,18 @@ func (t *tracked) update(change func(*runs.Record)) error {
 }
 
 // begin connects the session of the run.
-func (t *tracked) begin(se *session, interactive bool) error {
+func (t *Tracked) begin(se *Session, interactive bool) error {
 	if t == nil {
 		return nil
 	}
 	t.target.Signal = func(sig workload.Signal) {
 		select {
 		case se.send <- sig:
-		case <-se.ctx.Done():
+		case <-se.Ctx.Done():
 		}
 	}
 	if t.record.Detached {
-		hub, err := t.own.NewHub(interactive, &se.stdio)
+		hub, err := t.own.NewHub(interactive, &se.Stdio)
 		if err != nil {
 			return err
 		}
@@ -117,17 +117,17 @@ func (t *tracked) begin(se *session, interactive bool) error {
 			return err
 		}
 	}
-	se.stdio.Running = t.running
+	se.Stdio.Running = t.running
 	return nil
 }
 
-func (t *tracked) serve() (err error) {
+func (t *Tracked) serve() (err error) {
 	t.server, err = t.own.Serve(t.target)
 	return err
 }
 
 // running is called when the workload runs.
-func (t *tracked) running(c workload.Controller) {
+func (t *Tracked) running(c workload.Controller) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.record.Started = time.Now()
@@ -145,7 +145,7 @@ func (t *tracked) running(c workload.Controller) {
 }
 
 // appear makes a run in the foreground known.
-func (t *tracked) appear(c workload.Controller) {
+func (t *Tracked) appear(c workload.Controller) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.over {
@@ -164,7 +164,7 @@ func (t *tracked) appear(c workload.Controller) {
 }
 
 // end ends the tracking of a run that has ended, or was not begun.
-func (t *tracked) end(exit workload.Exit, failure error) {
+func (t *Tracked) end(exit workload.Exit, failure error) {
 	if t == nil {
 		return
 	}
@@ -199,7 +199,7 @@ func outcomeOf(exit workload.Exit, failure error) outcome {
 }
 
 // tell reports once.
-func (t *tracked) tell(o outcome) {
+func (t *Tracked) tell(o outcome) {
 	if t.report == nil {
 		return
 	}

@@ -1,4 +1,4 @@
-package cli
+package runcli
 
 import (
 	"fmt"
@@ -21,8 +21,8 @@ type progress struct {
 // redraw bounds how often the line is drawn.
 const redraw = 100 * time.Millisecond
 
-func (a *app) progress() *progress {
-	f, ok := a.err.(*os.File)
+func (a *App) Progress() *progress {
+	f, ok := a.Err.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return &progress{}
 	}
@@ -30,7 +30,7 @@ func (a *app) progress() *progress {
 }
 
 // update shows text and, when fraction is not negative, a percentage.
-func (p *progress) update(text string, fraction float64) {
+func (p *progress) Update(text string, fraction float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.tty == nil || (text == p.text && time.Since(p.drawn) < redraw) {
@@ -45,7 +45,7 @@ func (p *progress) update(text string, fraction float64) {
 }
 
 // done takes the line away.
-func (p *progress) done() {
+func (p *progress) Done() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.tty != nil && p.text != "" {
@@ -53,3 +53,6 @@ func (p *progress) done() {
 	}
 	p.text = ""
 }
+
+// Shown says whether anybody sees it.
+func (p *progress) Shown() bool { return p.tty != nil }
