@@ -14,6 +14,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/pflag"
 
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -232,7 +233,7 @@ func FromCaller(vars []string) []string {
 	for _, v := range vars {
 		if strings.Contains(v, "=") {
 			out = append(out, v)
-		} else if value, ok := os.LookupEnv(v); ok {
+		} else if value, ok := cmdline.LookupEnv(v); ok {
 			out = append(out, v+"="+value)
 		}
 	}
