@@ -4,21 +4,29 @@
 //
 // A run is three processes:
 //
-//	duplex           Runner.Run: makes cgroups, starts init, copies streams, waits
-//	└─ duplex-init   PID 1 of the container: mounts, pivot_root, reaps
-//	   └─ workload   starts as duplex-exec: cgroup namespace, terminal,
-//	                 capabilities, seccomp, then execve of the command
+//	duplex           Runner.Run: makes cgroups, builds the file system, starts init, copies streams, waits
+//	└─ duplex-init   PID 1 of the container: reaps
+//	   └─ workload
 //
-// The other two are package inside, linked into a program of their own
-// (container/init), which starts in a third of the time that duplex itself does. It
-// is a part of duplex's file, executed from a read-only mount, or carried and
-// executed from sealed memory, so that no file of the host can be changed through
-// it; see Program. A duplex that was built without it starts itself instead, which
-// is why main calls Init before anything else.
+// Where root runs it and nothing of what is below asks for more, PID 1 is no
+// program of Go's but a script of system calls (package container/script): it
+// mounts procfs, makes the workload's process, which goes on with the script in
+// PID 1's memory until execve (cgroup namespace, capabilities, seccomp), and waits
+// for children. A thread of duplex, in the container's namespaces, makes the mounts
+// and changes the root meanwhile: inside.Contained. It lives as long as PID 1, which
+// has a parent-death signal.
 //
-// Each has a socket to duplex and speaks package handshake over it: typed, and
-// every failure with the name of the step that failed. duplex-exec is started
-// before the mounts are made so that its start-up is not waited for.
+// Terminals, user namespaces, the host's PID namespace, AppArmor, the user-mode
+// network and an OOM score have PID 1 be package inside in a program of its own
+// (container/init), and the workload start as one more (duplex-exec). That program
+// starts in a third of the time that duplex itself does. It is a part of duplex's
+// file, executed from a read-only mount, or carried and executed from sealed memory,
+// so that no file of the host can be changed through it; see Program. A duplex that
+// was built without it starts itself instead, which is why main calls Init before
+// anything else. Each has a socket to duplex and speaks package handshake over it:
+// typed, and every failure with the name of the step that failed.
+//
+// TestDirectIsTheSame compares what a workload sees in both.
 //
 // The workload is not PID 1 but its child, as with docker run --init: a signal
 // whose default action is to kill does kill it, orphans are reaped, and the

@@ -8,14 +8,13 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/cgroup"
 	"github.com/duplex-run/duplex/container/handshake"
-	"github.com/duplex-run/duplex/container/program"
+	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/internal/hostdir"
 	"github.com/duplex-run/duplex/internal/launch"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -65,6 +64,7 @@ type run struct {
 	scratch  *hostdir.Run
 	cgroup   *cgroup.Set
 	init     *os.Process
+	direct   *direct        // of a container without processes of Go's; nil
 	conn     handshake.Conn // to init
 	exec     handshake.Conn // to exec
 	streams  *streams
@@ -132,50 +132,22 @@ func (r *run) start(stdio workload.Stdio) (err error) {
 	if r.network, err = startNetwork(r.options.Network); err != nil {
 		return &handshake.StepError{Step: "make the network", Err: err}
 	}
-	var initEnd, execEnd *os.File
-	if r.conn, initEnd, err = handshake.Pair(); err != nil {
-		return err
-	}
-	defer func() { _ = initEnd.Close() }()
-	if r.exec, execEnd, err = handshake.Pair(); err != nil {
-		return err
-	}
-	defer func() { _ = execEnd.Close() }()
 	if r.streams, err = openStreams(r.spec, stdio); err != nil {
 		return err
 	}
-	exe, err := program.Open()
-	if err != nil {
-		return err
+	err = inside.ErrNotHere
+	if r.canDirect() {
+		err = r.startDirect()
 	}
-	defer func() { _ = exe.Close() }()
-	files := append(r.streams.child(), initEnd, exe, execEnd)
-	r.init, err = os.StartProcess(programPath, []string{handshake.InitName}, &os.ProcAttr{
-		Dir: "/", Env: handshake.Environment, Files: append(files, cgroupFiles(r.cgroup)...), Sys: r.attributes(),
-	})
+	if errors.Is(err, inside.ErrNotHere) {
+		err = r.startInit()
+	}
 	r.streams.closeChild()
 	if err != nil {
 		return &handshake.StepError{Step: "create the namespaces", Err: err}
 	}
 	r.rec.Stamp(workload.PhaseCreated)
 	return nil
-}
-
-// programPath names the executable among the descriptors that init starts with.
-// By its number here it could not be named: starting a process moves them.
-var programPath = fmt.Sprintf("/proc/self/fd/%d", handshake.ProgramFD)
-
-func (r *run) attributes() *syscall.SysProcAttr {
-	sys := &syscall.SysProcAttr{
-		Setsid:     true,
-		Pdeathsig:  syscall.SIGKILL,
-		Cloneflags: r.layers.cloneFlags() | r.network.flags(),
-	}
-	if r.layers.HostPID {
-		sys.Pdeathsig = 0 // it has to end its children: it notices by its socket
-	}
-	r.ids.apply(sys)
-	return sys
 }
 
 // handshake takes the container from its first process to execve. It returns
@@ -185,27 +157,14 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 	if err != nil {
 		return nil, &handshake.StepError{Step: "make the network", Err: err}
 	}
-	if err := r.conn.Send(handshake.Message{Kind: handshake.KindSetup, Setup: &handshake.Setup{
+	setup := &handshake.Setup{
 		Rootfs: r.spec.Rootfs, Hostname: launch.Hostname(r.spec),
 		Rootless: r.ids.rootless, WaitMapped: r.ids.helper, TTYGroup: !r.ids.single,
 		SentLower: r.ids.own, CgroupFD: r.cgroup.Unified() != nil, ExecFiles: len(execFiles(r.cgroup)),
 		Extra: r.spec.Extra, Volumes: r.spec.Volumes, ShmBytes: r.spec.ShmBytes, Shared: r.layers.shared(), NoMasks: r.layers.NoMasks,
 		Network: network,
-	}}); err != nil {
-		return nil, err
-	}
-	if err := r.sendImage(); err != nil {
-		return nil, err
 	}
 	r.spec.Extra = nil // not for exec, nor to be kept
-	if err := r.ids.write(r.init.Pid); err != nil {
-		return nil, &handshake.StepError{Step: "map user ids", Err: err}
-	}
-	if r.ids.helper {
-		if err := r.conn.Send(handshake.Message{Kind: handshake.KindMapped}); err != nil {
-			return nil, err
-		}
-	}
 	_, pidsLimit := r.cgroup.PidsLimit()
 	r.execute = handshake.Execute{
 		Spec: r.spec, SingleID: r.ids.single, Caps: r.layers.caps, Seccomp: r.layers.filter,
@@ -213,68 +172,10 @@ func (r *run) handshake(stdio workload.Stdio) (*workload.Exit, error) {
 		CgroupTasks: len(r.cgroup.Tasks()), CgroupMounts: r.cgroup.Names(),
 		CgroupUnified: cgroup.OnlyUnified(), PidsLimit: pidsLimit,
 	}
-	if err := r.exec.Send(handshake.Message{Kind: handshake.KindExecute, Execute: &r.execute}); err != nil {
-		return nil, r.blame(err)
+	if r.direct != nil {
+		return r.becomeWorkload(setup)
 	}
-	if err := r.network.attach(r.conn); err != nil {
-		return nil, err
-	}
-	m, err := r.conn.Expect(handshake.KindReady)
-	if err != nil {
-		return nil, err
-	}
-	r.stamp(m.Stamps)
-	if err := r.exec.Send(handshake.Message{Kind: handshake.KindGo}); err != nil {
-		return nil, r.blame(err)
-	}
-	return r.awaitExec(stdio)
-}
-
-// awaitExec reads what exec says until its socket closes with a successful
-// execve.
-func (r *run) awaitExec(stdio workload.Stdio) (*workload.Exit, error) {
-	executing := false
-	for {
-		m, err := r.exec.Receive()
-		switch {
-		case errors.Is(err, io.EOF) && executing:
-			return nil, nil
-		case err != nil:
-			return nil, r.blame(err)
-		}
-		switch m.Kind {
-		case handshake.KindTerminal:
-			if err := r.streams.attachTerminal(m.File, r.spec, stdio); err != nil {
-				return nil, err
-			}
-		case handshake.KindExecuting:
-			r.stamp(m.Stamps)
-			executing = true
-		case handshake.KindExit:
-			return m.Exit, nil
-		case handshake.KindFailed:
-			return nil, m.Failure()
-		default:
-			return nil, fmt.Errorf("handshake: unexpected %q", m.Kind)
-		}
-	}
-}
-
-// blame finds out why exec is gone without a word: init knows, or failed itself.
-func (r *run) blame(err error) error {
-	_ = r.conn.F.SetReadDeadline(time.Now().Add(time.Second))
-	m, rerr := r.conn.Receive()
-	switch {
-	case rerr == nil && m.Kind == handshake.KindFailed:
-		return m.Failure()
-	case rerr == nil && m.Kind == handshake.KindExit:
-		if r.cgroup.Used().OOMKills > 0 {
-			err = fmt.Errorf("the memory limit is too small to start anything: %w", unix.ENOMEM)
-		} else {
-			err = fmt.Errorf("it ended early: %v", m.Exit)
-		}
-	}
-	return &handshake.StepError{Step: "start the workload", Err: err}
+	return r.tell(setup, stdio)
 }
 
 func (r *run) stamp(stamps []handshake.Stamp) {
@@ -286,21 +187,31 @@ func (r *run) stamp(stamps []handshake.Stamp) {
 // follow forwards signals and window sizes until init reports the exit.
 func (r *run) follow(ctx context.Context, stdio workload.Stdio) (*workload.Exit, error) {
 	type result struct {
-		m   handshake.Message
-		err error
+		exit *workload.Exit
+		err  error
 	}
 	results := make(chan result, 1)
-	go func() {
+	await := func() result {
 		m, err := r.conn.Expect(handshake.KindExit)
-		results <- result{m, err}
-	}()
-	res, timedOut := attend(r, results, stdio, deeds{
-		// An error means that init is gone: its exit is on the way.
-		signal: func(s workload.Signal) {
-			_ = r.conn.Send(handshake.Message{Kind: handshake.KindSignal, Signal: int(s)})
-		},
-		kill: r.kill,
-	})
+		return result{m.Exit, err}
+	}
+	// An error means that init is gone: its exit is on the way.
+	do := deeds{kill: r.kill, signal: func(s workload.Signal) {
+		_ = r.conn.Send(handshake.Message{Kind: handshake.KindSignal, Signal: int(s)})
+	}}
+	if d := r.direct; d != nil {
+		await = func() result {
+			d.made.AwaitEnd()
+			exit, err := d.made.Exit()
+			if err == nil && exit == nil {
+				err = io.EOF
+			}
+			return result{exit, err}
+		}
+		do.signal = func(s workload.Signal) { d.made.Signal(unix.Signal(s)) }
+	}
+	go func() { results <- await() }()
+	res, timedOut := attend(r, results, stdio, do)
 	switch {
 	case timedOut:
 		return &workload.Exit{TimedOut: true}, nil
@@ -310,7 +221,7 @@ func (r *run) follow(ctx context.Context, stdio workload.Stdio) (*workload.Exit,
 	case res.err != nil:
 		return nil, res.err
 	}
-	return res.m.Exit, nil
+	return res.exit, nil
 }
 
 // account records what the container used and adds to exit what the kernel did
@@ -373,7 +284,7 @@ func (r *run) close() error {
 			_ = c.F.Close()
 		}
 	}
-	errs := []error{r.network.close()}
+	errs := []error{r.direct.close(), r.network.close()}
 	if r.streams != nil {
 		errs = append(errs, r.streams.close())
 	}

@@ -240,6 +240,9 @@ type view struct {
 	Links    map[string]string
 	Lo       string
 	UIDMap   string
+
+	InitThreads string
+	Limits      []string
 }
 
 func workView([]string) error {
@@ -273,6 +276,9 @@ func workView([]string) error {
 	}
 	v.Cgroup, v.Init, v.UIDMap = read("/proc/self/cgroup"), read("/proc/1/cmdline"), read("/proc/self/uid_map")
 	v.Lo = strings.TrimSpace(read("/sys/class/net/lo/flags"))
+	v.Limits = strings.Split(read("/proc/self/limits"), "\n")
+	_, after, _ := strings.Cut(read("/proc/1/status"), "Threads:\t")
+	v.InitThreads, _, _ = strings.Cut(after, "\n")
 	return json.NewEncoder(os.Stdout).Encode(v)
 }
 

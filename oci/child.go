@@ -15,6 +15,7 @@ import (
 
 	"github.com/duplex-run/duplex/container/fork"
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/container/program"
 	"github.com/duplex-run/duplex/oci/cgroups"
 )
@@ -95,7 +96,7 @@ func (l *layout) startProgram(exe string, argv, env []string, sys *syscall.SysPr
 		err error
 	}
 	done := make(chan result)
-	onThread(func() {
+	inside.OnThread(func() {
 		err := enter()
 		var p *os.Process
 		switch {

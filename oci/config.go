@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -51,17 +52,19 @@ func readConfig(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
 		return nil, errors.Join(fmt.Errorf("%s is not a regular file", path), err)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err != nil {
+	var data bytes.Buffer
+	data.Grow(int(min(info.Size(), maxConfig)) + bytes.MinRead) // at once: it is what reading takes
+	if _, err := data.ReadFrom(io.LimitReader(f, maxConfig+1)); err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	if len(data) > maxConfig {
+	if data.Len() > maxConfig {
 		return nil, fmt.Errorf("%s: longer than %d bytes", path, maxConfig)
 	}
-	return data, nil
+	return data.Bytes(), nil
 }
 
 // Parse parses and checks a config.json. Properties it does not know are left

@@ -14,6 +14,7 @@ import (
 
 	"github.com/duplex-run/duplex/container/handshake"
 	"github.com/duplex-run/duplex/container/hook"
+	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/container/seccomp"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/oci/cgroups"
@@ -319,7 +320,7 @@ func (c *Container) startFirst(o CreateOptions, p *handshake.Plan) (*child, erro
 	}
 	if c.canDirect(p) {
 		ch, err := c.startDirect(o, p)
-		if !errors.Is(err, errNotHere) {
+		if !errors.Is(err, inside.ErrNotHere) {
 			return ch, err
 		}
 		_ = os.Remove(c.path(startSock)) // it is made anew
@@ -353,12 +354,13 @@ func (c *Container) follow(ctx context.Context, o CreateOptions, p *handshake.Pl
 	if err := c.moveNetDevices(); err != nil {
 		return err
 	}
-	p.State = c.stateJSON(specs.StateCreated)
-	first := handshake.Message{Kind: handshake.KindPlan, Plan: p}
-	if c.VM != nil { // its supervisor reads the state
-		first = handshake.Message{Kind: handshake.KindGo}
-	}
 	if child.direct == nil {
+		first := handshake.Message{Kind: handshake.KindPlan, Plan: p}
+		if c.VM != nil { // its supervisor reads the state
+			first = handshake.Message{Kind: handshake.KindGo}
+		} else {
+			p.State = c.stateJSON(specs.StateCreated)
+		}
 		if err := child.conn.Send(first); err != nil {
 			return child.blame(err)
 		}

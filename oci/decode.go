@@ -7,6 +7,8 @@ import (
 	"io"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/duplex-run/duplex/internal/plainjson"
 )
 
 // document is specs.Spec with what is of other systems only noted: package json
@@ -30,6 +32,30 @@ func (n *noted) UnmarshalJSON(text []byte) error {
 
 // decode parses a configuration without a look at what it says.
 func decode(data []byte) (*specs.Spec, error) {
+	s := &specs.Spec{}
+	if !plainjson.Decode(data, s) {
+		return decodeAny(data)
+	}
+	if s.Solaris != nil {
+		s.Solaris = &specs.Solaris{}
+	}
+	if s.Windows != nil {
+		s.Windows = &specs.Windows{}
+	}
+	if s.VM != nil {
+		s.VM = &specs.VM{}
+	}
+	if s.ZOS != nil {
+		s.ZOS = &specs.ZOS{}
+	}
+	if s.FreeBSD != nil {
+		s.FreeBSD = &specs.FreeBSD{}
+	}
+	return s, nil
+}
+
+// decodeAny is decode by package json.
+func decodeAny(data []byte) (*specs.Spec, error) {
 	d := document{Spec: &specs.Spec{}}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if err := dec.Decode(&d); err != nil {

@@ -64,7 +64,7 @@ func (c *Container) startDirect(o CreateOptions, p *handshake.Plan) (*child, err
 		err error
 	}
 	started := make(chan result)
-	onThread(func() {
+	inside.OnThread(func() {
 		process, pidfd, err := start()
 		started <- result{process, err}
 		if err == nil {
@@ -115,26 +115,10 @@ func (c *Container) prepareDirect(l *layout, d *inside.Direct, p *handshake.Plan
 		sys.PidFD = &pidfd
 		process, err := os.StartProcess(exe, []string{"duplex"}, &os.ProcAttr{Dir: "/", Env: []string{}, Files: l.files, Sys: sys})
 		if err == nil {
-			err = mayTake(process, pidfd)
+			err = inside.MayTake(process, pidfd)
 		}
 		return process, pidfd, err
 	}, nil
-}
-
-// errNotHere says that a container cannot be built from outside on this host.
-var errNotHere = errors.New("descriptors of a child cannot be had")
-
-// mayTake looks whether this process gets the process's descriptors, and else ends
-// it: where tracing is forbidden (Yama's ptrace_scope 3, a filter), it does not.
-func mayTake(process *os.Process, pidfd int) error {
-	fd, err := unix.PidfdGetfd(pidfd, 0, 0)
-	if err == nil {
-		return unix.Close(fd)
-	}
-	_ = process.Kill()
-	_, _ = process.Wait()
-	_ = unix.Close(pidfd)
-	return fmt.Errorf("%w: %w", errNotHere, err)
 }
 
 // build is the thread's part.

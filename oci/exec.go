@@ -28,7 +28,7 @@ type ExecOptions struct {
 	IgnorePaused  bool
 	Cgroups       []string    // below the container's; see cgroups.Set.Sub
 	Stdio         [3]*os.File // as of CreateOptions
-	Signals       <-chan os.Signal
+	Signals       Signals
 	Warn          func(string)
 }
 
@@ -49,6 +49,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (int, error) {
 	if err := checkTerminal(&specs.Spec{Process: o.Process}, create); err != nil {
 		return 0, err
 	}
+	signals := o.Signals.take()
 	ch, first, err := c.beginExec(create, o)
 	if err != nil {
 		return 0, err
@@ -71,7 +72,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (int, error) {
 		return 0, nil
 	}
 	stop()
-	return waitFor(ch.pid, o.Signals)
+	return waitFor(ch.pid, signals)
 }
 
 // beginExec starts the process of exec and returns what it is to be told.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/duplex-run/duplex/container/handshake"
 	"github.com/duplex-run/duplex/container/hook"
+	"github.com/duplex-run/duplex/container/inside"
 )
 
 // Start has a created container execute its program (runtime.md, "Start") and
@@ -62,6 +63,9 @@ func (c *Container) release(ctx context.Context) error {
 		return context.Cause(ctx)
 	case err == nil:
 		c.killInit()
+		if m.Kind == handshake.KindScript {
+			m = handshake.Failed(inside.ScriptFailed(c.Spec.Process.Args[0], m.Code))
+		}
 		return failure(m)
 	case !errors.Is(err, io.EOF):
 		return &handshake.StepError{Step: "start the program", Err: err}

@@ -17,10 +17,9 @@ var SpecVersion = specs.Version
 // RunOptions are what Run is given.
 type RunOptions struct {
 	CreateOptions
-	Detach  bool             // return when the program has started
-	Keep    bool             // do not delete the container in the end
-	Signals <-chan os.Signal // go to the container; may be nil
-	Started func()           // called when it has started: ctx ends it no more; may be nil
+	Detach  bool    // return when the program has started
+	Keep    bool    // do not delete the container in the end
+	Signals Signals // for the container; before it starts they cancel the context
 }
 
 // Run creates and starts a container, waits for its end and deletes it. It
@@ -31,17 +30,22 @@ func Run(ctx context.Context, o RunOptions) (int, error) {
 		return 0, err
 	}
 	defer c.Close()
+	var signals <-chan os.Signal
+	late := c.Spec.Hooks != nil && len(c.Spec.Hooks.Poststart) > 0 // which may hang
+	if !late {
+		signals = o.Signals.take() // before: it may send this process a signal at once
+	}
 	if err := c.Start(ctx); err != nil {
 		return 0, errors.Join(err, c.Delete(context.WithoutCancel(ctx), true, o.warn))
 	}
-	if o.Started != nil {
-		o.Started()
+	if late {
+		signals = o.Signals.take()
 	}
 	if o.Detach {
 		return 0, nil
 	}
 	c.Close() // others may kill it, exec in it, delete it
-	status, err := c.wait(o.Signals)
+	status, err := c.wait(signals)
 	if status == 128+int(unix.SIGKILL) && c.Cgroups.OOMKills() > 0 {
 		o.warn("killed for want of memory: linux.resources.memory.limit is too low for it")
 	}
@@ -70,6 +74,16 @@ func (o CreateOptions) warn(text string) {
 // forwards signals to it.
 func (c *Container) wait(signals <-chan os.Signal) (int, error) {
 	return waitFor(c.Pid, signals)
+}
+
+// Signals takes over those of this process: for a program that may have begun.
+type Signals func() <-chan os.Signal
+
+func (s Signals) take() <-chan os.Signal {
+	if s == nil {
+		return nil
+	}
+	return s()
 }
 
 func waitFor(pid int, signals <-chan os.Signal) (int, error) {

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/internal/plainjson"
 	"github.com/duplex-run/duplex/oci/cgroups"
 )
 
@@ -53,6 +55,7 @@ type Container struct {
 	Spec *specs.Spec
 	dir  string
 	lock *os.File // nil when only read
+	text []byte   // of the record, as it was read or written last
 }
 
 // ErrNotExist says that there is no container of that id.
@@ -64,13 +67,13 @@ var ErrExist = errors.New("container with given ID already exists")
 // DefaultRoot returns the directory that holds the state directories when the
 // user names none: /run/duplex-oci for root, else below $XDG_RUNTIME_DIR.
 func DefaultRoot() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+	if os.Geteuid() == 0 {
+		return "/run/duplex-oci" // without a look at the environment, which Go would index
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
 		return filepath.Join(dir, "duplex-oci")
 	}
-	if os.Geteuid() != 0 {
-		return filepath.Join(os.TempDir(), fmt.Sprintf("duplex-oci-%d", os.Geteuid()))
-	}
-	return "/run/duplex-oci"
+	return filepath.Join(os.TempDir(), fmt.Sprintf("duplex-oci-%d", os.Geteuid()))
 }
 
 // checkID refuses what is no plain file name, runc's rule.
@@ -143,9 +146,13 @@ func (c *Container) read() error {
 	if err != nil {
 		return err
 	}
+	if c.Spec != nil && c.text != nil && bytes.Equal(data, c.text) {
+		return nil // nothing has changed since
+	}
 	if err := json.Unmarshal(data, &c.record); err != nil {
 		return fmt.Errorf("parse %s: %w", c.path(stateFile), err)
 	}
+	c.text = data
 	if c.Spec != nil {
 		return nil
 	}
@@ -166,7 +173,7 @@ func (c *Container) read() error {
 
 // save writes the record so that a reader sees the old one or the new one.
 func (c *Container) save() error {
-	data, err := json.Marshal(&c.record)
+	data, err := plainjson.Marshal(&c.record)
 	if err != nil {
 		return err
 	}
@@ -174,6 +181,7 @@ func (c *Container) save() error {
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
+	c.text = data
 	return os.Rename(tmp, c.path(stateFile))
 }
 
@@ -246,7 +254,7 @@ func (c *Container) specState(status specs.ContainerState) specs.State {
 }
 
 func (c *Container) stateJSON(status specs.ContainerState) []byte {
-	data, err := json.Marshal(c.specState(status))
+	data, err := plainjson.Marshal(c.specState(status))
 	if err != nil {
 		return []byte("{}") // cannot be: strings and numbers only
 	}

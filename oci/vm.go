@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/handshake"
+	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/oci/machine"
 )
@@ -102,7 +103,7 @@ func namesOf(path string) (*utsNames, error) {
 	defer func() { _ = f.Close() }()
 	var name unix.Utsname
 	done := make(chan error)
-	onThread(func() {
+	inside.OnThread(func() {
 		err := unix.Setns(int(f.Fd()), unix.CLONE_NEWUTS)
 		if err == nil {
 			err = unix.Uname(&name)
@@ -289,7 +290,7 @@ func (c *Container) disconnect() error {
 	}
 	defer func() { _ = f.Close() }()
 	done := make(chan error)
-	onThread(func() {
+	inside.OnThread(func() {
 		err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
 		if err == nil {
 			err = machine.Disconnect()

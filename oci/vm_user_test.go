@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/duplex-run/duplex/container/inside"
 )
 
 // A machine that joins a uts namespace has its names.
@@ -20,7 +22,7 @@ func TestNamesOf(t *testing.T) {
 		t.Skip("entering a namespace takes root; CI runs this as root")
 	}
 	path := make(chan string)
-	onThread(func() {
+	inside.OnThread(func() {
 		if unix.Unshare(unix.CLONE_NEWUTS) != nil || unix.Sethostname([]byte("pod")) != nil {
 			close(path)
 			return

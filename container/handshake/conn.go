@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/internal/plainjson"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -71,7 +72,7 @@ func (c Conn) SendFile(m Message, fd int) error {
 
 // Encode returns the bytes that Send writes.
 func Encode(m Message) ([]byte, error) {
-	body, err := json.Marshal(m)
+	body, err := plainjson.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("send %s: %w", m.Kind, err)
 	}
@@ -100,7 +101,18 @@ func (c Conn) Receive() (Message, error) {
 	return m, err
 }
 
+// ScriptHead, in place of a length, begins what a process without a runtime says
+// when it cannot go on: eight bytes follow, Message.Code.
+const ScriptHead = 0xffffffff
+
 func (c Conn) receiveBody(n uint32) (Message, error) {
+	if n == ScriptHead {
+		var code [8]byte
+		if _, err := io.ReadFull(c.F, code[:]); err != nil {
+			return Message{}, fmt.Errorf("receive: %w", err)
+		}
+		return Message{Kind: KindScript, Code: int64(binary.NativeEndian.Uint64(code[:]))}, nil
+	}
 	if n > maxMessage {
 		return Message{}, fmt.Errorf("receive: message of %d bytes", n)
 	}

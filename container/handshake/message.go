@@ -52,6 +52,9 @@ type Message struct {
 	// Process is the further program of a machine, as JSON of the specification.
 	Process json.RawMessage `json:"process,omitempty"` // go
 
+	// Code is what stopped a script: package inside's.
+	Code int64 `json:"-"` // script
+
 	// File came with the message:
 	File *os.File `json:"-"` // terminal: the master; network: the TAP device; rootfs: a mount; notify: the listener
 }
@@ -109,6 +112,7 @@ const (
 
 	// Of an OCI container, see doc.go.
 	KindPlan   Kind = "plan"
+	KindScript Kind = "script" // see ScriptHead
 	KindHooks  Kind = "hooks"
 	KindNotify Kind = "notify"
 )

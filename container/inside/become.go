@@ -26,13 +26,7 @@ func (d *Direct) become(o *oci, landlock bool) error {
 		s.Add(script.Call{Number: unix.SYS_KEYCTL, Ignore: true,
 			Args: []script.Arg{script.Val(unix.KEYCTL_JOIN_SESSION_KEYRING), script.Val(s.String(name))}})
 	}
-	s.Step("reset the signals")
-	action := s.Words(0, 0, 0, 0) // struct sigaction, of SIG_DFL
-	for n := 1; n <= 64; n++ {
-		if n != int(unix.SIGKILL) && n != int(unix.SIGSTOP) {
-			s.Call(unix.SYS_RT_SIGACTION, script.Val(n), script.Val(action), script.Val(0), script.Val(8))
-		}
-	}
+	d.resetSignals()
 	s.Call(unix.SYS_UMASK, script.Val(p.Umask))
 	if err := d.raiseRlimits(); err != nil {
 		return err
@@ -44,8 +38,20 @@ func (d *Direct) become(o *oci, landlock bool) error {
 	d.enterCwd()
 	s.Step("wait for start")
 	d.tell(toldReady)
-	conn := d.awaitStart()
-	return d.execute(o, conn)
+	d.execute(o.path, d.awaitStart())
+	return nil
+}
+
+func (d *Direct) resetSignals() {
+	s := d.script
+	s.Step("reset the signals")
+	action := s.Words(0, 0, 0, 0) // struct sigaction, of SIG_DFL
+	for n := unix.Signal(1); n <= 64; n++ {
+		// It has what this process had when it forked, but no handlers.
+		if ignored(n) {
+			s.Call(unix.SYS_RT_SIGACTION, script.Val(int(n)), script.Val(action), script.Val(0), script.Val(8))
+		}
+	}
 }
 
 // raiseRlimits is for the limits what function raiseRlimits is.
@@ -95,9 +101,15 @@ func (d *Direct) restrict(landlock bool) {
 	}
 	s.Step("drop capabilities")
 	for c := range 64 {
-		if p.Bounding&(1<<c) == 0 { // the kernel does not have all of them
-			s.Add(script.Call{Number: unix.SYS_PRCTL, Tolerate: unix.EINVAL,
-				Args: []script.Arg{script.Val(unix.PR_CAPBSET_DROP), script.Val(c), script.Val(0), script.Val(0), script.Val(0)}})
+		if p.Bounding&(1<<c) != 0 {
+			continue
+		}
+		have, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0)
+		if err != nil {
+			break // EINVAL: the kernel has no more
+		}
+		if have == 1 { // as this thread, which starts it
+			s.Call(unix.SYS_PRCTL, script.Val(unix.PR_CAPBSET_DROP), script.Val(c), script.Val(0), script.Val(0), script.Val(0))
 		}
 	}
 }
@@ -185,43 +197,46 @@ func (d *Direct) awaitStart() script.Addr {
 	return conn
 }
 
-// execErrors are what execve(2) fails with; another one is told as EACCES.
-var execErrors = []unix.Errno{unix.ENOENT, unix.EACCES, unix.ENOEXEC, unix.E2BIG, unix.ENOMEM, unix.EPERM, unix.ELOOP, unix.ETXTBSY,
-	unix.EINVAL, unix.EIO, unix.EISDIR, unix.ELIBBAD, unix.ENOTDIR, unix.EAGAIN, unix.EMFILE, unix.ENFILE, unix.ENAMETOOLONG}
+// What a script says that cannot go on, beside the negative error of execve(2).
+const (
+	codeLimits = 1 + iota
+	codeSeccomp
+)
 
-// execute is execute behind awaitStart: who started the container is told why not.
-func (d *Direct) execute(o *oci, conn script.Addr) error {
-	p, s := d.plan.Process, d.script
-	var errs []error
-	fail := func(err error) {
-		frame, err := handshake.Encode(handshake.Failed(err))
-		errs = append(errs, err)
-		s.Add(script.Call{Number: unix.SYS_WRITE, Args: []script.Arg{script.Of(conn), script.Val(s.Bytes(frame)), script.Val(len(frame))}, Ignore: true})
-		s.Call(unix.SYS_EXIT_GROUP, script.Val(workload.StatusError))
+// ScriptFailed is the error that a script's code stands for, which was to execute
+// the program name.
+func ScriptFailed(name string, code int64) error {
+	refused := errors.New("the kernel refused it")
+	switch code {
+	case codeLimits:
+		return &handshake.StepError{Step: "set the resource limits", Err: refused}
+	case codeSeccomp:
+		return &handshake.StepError{Step: "install the seccomp filter", Err: refused}
 	}
+	return &handshake.StepError{Step: "exec", Err: cannotExecute(launch.ExecFailed(name, unix.Errno(-code)))}
+}
+
+// execute executes the program at path; who is at the other end of the connection is
+// told why not.
+func (d *Direct) execute(path string, conn script.Addr) {
+	p, s := d.plan.Process, d.script
+	// What is sent: four bytes in front of the code.
+	said := s.Words(handshake.ScriptHead<<32, 0)
+	code := said + 8
 	d.setRlimits("no limits")
 	if p.NoNewPrivs && len(p.Seccomp) > 0 {
 		d.seccomp("no filter")
 	}
 	s.Step("exec")
-	result := s.Words(0)
-	s.Add(script.Call{Number: unix.SYS_EXECVE, Args: []script.Arg{script.Val(s.String(o.path)), script.Val(s.Strings(p.Argv)), script.Val(s.Strings(p.Env))},
-		Result: result, Ignore: true})
-	for _, errno := range execErrors {
-		s.Branch(result, math.MaxUint64, -uint64(errno), script.Label(errno.Error()))
+	s.Add(script.Call{Number: unix.SYS_EXECVE, Args: []script.Arg{script.Val(s.String(path)), script.Val(s.Strings(p.Argv)), script.Val(s.Strings(p.Env))},
+		Result: code, Ignore: true})
+	tell := func(said script.Addr) {
+		s.Add(script.Call{Number: unix.SYS_WRITE, Args: []script.Arg{script.Of(conn), script.Val(said + 4), script.Val(12)}, Ignore: true})
+		s.Call(unix.SYS_EXIT_GROUP, script.Val(workload.StatusError))
 	}
-	exec := func(errno unix.Errno) error {
-		return &handshake.StepError{Step: "exec", Err: cannotExecute(launch.ExecFailed(p.Argv[0], errno))}
-	}
-	fail(exec(unix.EACCES))
-	for _, errno := range execErrors {
-		s.Label(script.Label(errno.Error()))
-		fail(exec(errno))
-	}
-	refused := errors.New("the kernel refused it")
+	tell(said)
 	s.Label("no limits")
-	fail(&handshake.StepError{Step: "set the resource limits", Err: refused})
+	tell(s.Words(handshake.ScriptHead<<32, codeLimits))
 	s.Label("no filter")
-	fail(&handshake.StepError{Step: "install the seccomp filter", Err: refused})
-	return errors.Join(errs...)
+	tell(s.Words(handshake.ScriptHead<<32, codeSeccomp))
 }

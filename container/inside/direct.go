@@ -92,20 +92,31 @@ func (d *Direct) ownMounts() {
 		s.Step("mount")
 		switch {
 		case m.Type == "proc":
-			fd := s.Words(0)
-			d.made = append(d.made, made{i, fd})
-			options := []option{{"source", m.Source}}
-			if m.Source == "" {
-				options[0].value = m.Type
-			}
-			for _, o := range m.Data {
-				options = append(options, option{o.Key, o.Value})
-			}
-			d.newMount("proc", m.Set, fd, false, options)
+			d.made = append(d.made, made{i, d.procfs(m)})
 		case (m.Type == "cgroup" || m.Type == "cgroup2") && d.plan.CgroupNamespace && d.cgroups == nil:
 			d.mountCgroups(m)
 		}
 	}
+	d.awaitFiles()
+}
+
+// procfs has the process mount one of its namespace; the word is its descriptor.
+func (d *Direct) procfs(m handshake.Mount) script.Addr {
+	fd := d.script.Words(0)
+	options := []option{{"source", m.Source}}
+	if m.Source == "" {
+		options[0].value = m.Type
+	}
+	for _, o := range m.Data {
+		options = append(options, option{o.Key, o.Value})
+	}
+	d.newMount("proc", m.Set, fd, false, options)
+	return fd
+}
+
+// awaitFiles has the process wait for what builds the file system.
+func (d *Direct) awaitFiles() {
+	s := d.script
 	s.Step("wait for the file system")
 	d.tell(toldMounts)
 	// The go-ahead comes with the rules of the Landlock domain, if there is one.
@@ -205,6 +216,11 @@ func (d *Direct) await(what byte) error {
 		}
 		break
 	}
+	return d.failed()
+}
+
+// failed is the error of a process that ended instead of going on.
+func (d *Direct) failed() error {
 	step, errno := d.script.Failure()
 	if errno == 0 {
 		return &handshake.StepError{Step: step, Err: errEarly}
@@ -267,26 +283,47 @@ func (d *Direct) Build(pidfd int, hooks func() error) error {
 
 // release writes the rest of the script and has the process go on with it.
 func (d *Direct) release(o *oci) error {
-	ruleset := -1
-	if domain := d.plan.Process.Landlock; domain != nil {
-		var err error
-		if ruleset, err = domain.Ruleset(); err != nil {
-			return &handshake.StepError{Step: "enter the Landlock domain", Err: err}
-		}
+	ruleset, rights, err := d.landlock()
+	if err != nil {
+		return err
 	}
-	var rights []byte
 	if ruleset >= 0 {
 		defer func() { _ = unix.Close(ruleset) }()
-		rights = unix.UnixRights(ruleset)
 	}
 	if err := d.become(o, ruleset >= 0); err != nil {
 		return err
 	}
+	if err := d.goOn(rights); err != nil {
+		return err
+	}
+	return d.await(toldReady)
+}
+
+// landlock opens the rules of the process's Landlock domain, as a descriptor and
+// what sends it; -1 when there is none.
+func (d *Direct) landlock() (int, []byte, error) {
+	domain := d.plan.Process.Landlock
+	if domain == nil {
+		return -1, nil, nil
+	}
+	ruleset, err := domain.Ruleset()
+	if err != nil {
+		return -1, nil, &handshake.StepError{Step: "enter the Landlock domain", Err: err}
+	}
+	if ruleset < 0 {
+		return -1, nil, nil
+	}
+	return ruleset, unix.UnixRights(ruleset), nil
+}
+
+// goOn has the process go on with what was added to its script.
+func (d *Direct) goOn(rights []byte) error {
 	if err := d.script.Flush(); err != nil {
 		return err
 	}
-	if err := unix.Sendmsg(d.conn, []byte{'g'}, rights, nil, unix.MSG_NOSIGNAL); err != nil && !errors.Is(err, unix.EPIPE) {
-		return err // of an end that has an error await tells
+	err := unix.Sendmsg(d.conn, []byte{'g'}, rights, nil, unix.MSG_NOSIGNAL)
+	if errors.Is(err, unix.EPIPE) {
+		return nil // of an end that has an error await tells
 	}
-	return d.await(toldReady)
+	return err
 }

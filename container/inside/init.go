@@ -163,6 +163,10 @@ func detachStdio() error {
 	return unix.Close(null)
 }
 
+// ignoredByInit are signals that would end a process, sent from outside.
+var ignoredByInit = []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2,
+	unix.SIGPIPE, unix.SIGALRM, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU}
+
 // renounce leaves init what it needs to forward signals, and makes it
 // untouchable for the workload: no ptrace, no /proc/1/mem, and no signal but
 // those the kernel forces.
@@ -170,8 +174,9 @@ func renounce() error {
 	if err := confine.Undumpable(); err != nil {
 		return err
 	}
-	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2,
-		unix.SIGPIPE, unix.SIGALRM, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
+	for _, n := range ignoredByInit {
+		signal.Ignore(n)
+	}
 	return confine.SetCapabilities(1 << unix.CAP_KILL)
 }
 
@@ -191,6 +196,13 @@ func follow(c handshake.Conn, child int, end func()) {
 	}
 }
 
+func exitOf(status unix.WaitStatus) *workload.Exit {
+	if status.Signaled() {
+		return &workload.Exit{Signal: int(status.Signal())}
+	}
+	return &workload.Exit{Code: status.ExitStatus()}
+}
+
 // reap waits for every child, orphans included, until the workload ends, and
 // reports how. Returning ends PID 1 and everything in its namespace.
 func reap(c handshake.Conn, child int, end func()) error {
@@ -206,12 +218,8 @@ func reap(c handshake.Conn, child int, end func()) error {
 		if pid != child {
 			continue
 		}
-		exit := &workload.Exit{Code: status.ExitStatus()}
-		if status.Signaled() {
-			exit = &workload.Exit{Signal: int(status.Signal())}
-		}
 		end()
-		err = c.Send(handshake.Message{Kind: handshake.KindExit, Exit: exit})
+		err = c.Send(handshake.Message{Kind: handshake.KindExit, Exit: exitOf(status)})
 		if errors.Is(err, unix.EPIPE) || errors.Is(err, io.ErrClosedPipe) {
 			return nil // duplex is gone
 		}

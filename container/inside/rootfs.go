@@ -27,11 +27,19 @@ type builder struct {
 // build makes and enters the container's root file system; when it returns, the
 // host's is gone from this mount namespace. It returns the phases passed.
 func build(s *handshake.Setup, c handshake.Conn) ([]handshake.Stamp, error) {
+	return newBuilder(s, c).build()
+}
+
+func newBuilder(s *handshake.Setup, c handshake.Conn) *builder {
 	b := &builder{setup: s, conn: c}
 	b.files = &handshake.Files{Mounts: defaultMounts(s.TTYGroup, s.Shared.IPC, s.ShmBytes)}
 	if !s.NoMasks {
 		b.files.Masked, b.files.ReadOnly = append(cpuThermalPaths(), maskedPaths...), readOnlyPaths
 	}
+	return b
+}
+
+func (b *builder) build() ([]handshake.Stamp, error) {
 	defer b.close()
 	unix.Umask(0)
 	var stamps []handshake.Stamp

@@ -19,13 +19,18 @@ const (
 	maxSize = 0x1000000
 )
 
-// The header: the first call, the one at hand, and the error that ended it.
+// The header: the first call, the one at hand, the last error that was not expected,
+// and where that was.
 const (
 	offFirst = 8 * iota
 	offAt
 	offErrno
+	offFailed
 	headerSize
 )
+
+// Errno is a word: 0, or the last error that a call was not told to expect.
+const Errno Addr = base + offErrno
 
 // callSize is the size of a call in the script: its number, six arguments, flags,
 // where its result goes, the error that is none, where that leads, where others do.
@@ -76,9 +81,15 @@ type Script struct {
 	calls  []pending
 	labels map[Label]int // of calls
 	step   string
-	steps  map[Addr]string
+	steps  []step
 	more   Addr // where the last part leads
 	err    error
+}
+
+// step is the name of the calls from an address on.
+type step struct {
+	from Addr
+	name string
 }
 
 type pending struct {
@@ -99,7 +110,7 @@ func New() (*Script, error) {
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
-	return &Script{file: os.NewFile(uintptr(fd), "script"), mem: make([]byte, headerSize, 16<<10), steps: map[Addr]string{}}, nil
+	return &Script{file: os.NewFile(uintptr(fd), "script"), mem: make([]byte, headerSize, 16<<10)}, nil
 }
 
 // File is what the process has as Program's descriptor.
@@ -189,7 +200,9 @@ func (s *Script) Flush() error {
 		return uint64(first) + uint64(i)*callSize
 	}
 	for i, c := range s.calls {
-		s.steps[first+Addr(i)*callSize] = c.step
+		if n := len(s.steps); n == 0 || s.steps[n-1].name != c.step {
+			s.steps = append(s.steps, step{first + Addr(i)*callSize, c.step})
+		}
 		s.mem = c.encode(s.mem, at)
 	}
 	last := pending{branch: true, word: base} // its target is the next part's
@@ -245,16 +258,26 @@ func (s *Script) Word(a Addr) (uint64, error) {
 	return binary.LittleEndian.Uint64(b[:]), nil
 }
 
-// Failure is the step at which the process is, and the error that ended it there,
-// or 0.
+// Failure is the step of the last call that failed without being told to expect it,
+// and its error; where there is none, the step at which the process is,
+// and 0.
 func (s *Script) Failure() (step string, errno syscall.Errno) {
-	at, err := s.Word(base + offAt)
+	n, err := s.Word(Errno)
 	if err != nil {
 		return "", 0
 	}
-	n, err := s.Word(base + offErrno)
+	where := Addr(base + offAt)
+	if n != 0 {
+		where = base + offFailed
+	}
+	at, err := s.Word(where)
 	if err != nil {
 		return "", 0
 	}
-	return s.steps[Addr(at)], syscall.Errno(n)
+	for _, p := range s.steps { // in the order of their addresses
+		if p.from <= Addr(at) {
+			step = p.name
+		}
+	}
+	return step, syscall.Errno(n)
 }

@@ -67,6 +67,7 @@ check:
 	CMPQ	AX, 72(R12)
 	JEQ	tolerated
 	MOVQ	AX, 16(BX)
+	MOVQ	R12, 24(BX)
 	MOVQ	88(R12), R12
 	JMP	jump
 tolerated:

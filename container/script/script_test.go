@@ -89,7 +89,7 @@ func TestErrors(t *testing.T) {
 		"tolerated":           {Call{Number: unix.SYS_CLOSE, Args: []Arg{Val(99)}, Tolerate: unix.EBADF}, 0, "on ", "after", 0},
 		"tolerated, and away": {Call{Number: unix.SYS_CLOSE, Args: []Arg{Val(99)}, Tolerate: unix.EBADF, Then: "away"}, 0, "away", "after", 0},
 		"another":             {Call{Number: unix.SYS_CLOSE, Args: []Arg{Val(99)}, Tolerate: unix.EPERM}, 125, "", "the step", unix.EBADF},
-		"caught":              {Call{Number: unix.SYS_CLOSE, Args: []Arg{Val(99)}, Fail: "away"}, 0, "away", "after", unix.EBADF},
+		"caught":              {Call{Number: unix.SYS_CLOSE, Args: []Arg{Val(99)}, Fail: "away"}, 0, "away", "the step", unix.EBADF},
 		"not there":           {Call{Number: 9999}, 125, "", "the step", unix.ENOSYS},
 	} {
 		t.Run(name, func(t *testing.T) {

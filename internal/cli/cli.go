@@ -29,6 +29,8 @@ type command struct {
 // app carries what every subcommand needs.
 type app struct {
 	*runcli.App
+	// takeSignals has signals go to who calls it.
+	takeSignals func() <-chan os.Signal
 	// finish prints an error, once, and returns the exit status.
 	finish func(error) int
 	// probed is why KVM here cannot boot a stock kernel, or nothing; nil before
@@ -70,7 +72,7 @@ var ociCommand = command{
 	args:    "COMMAND [FLAGS] [ARGS]",
 	summary: ocicli.Summary,
 	run: func(ctx context.Context, a *app, args []string) error {
-		return ocicli.Run(ctx, ocicli.Streams{In: a.In, Out: a.Out, Err: a.Err, StopSignals: a.StopSignals, Guest: a.ociGuest}, args)
+		return ocicli.Run(ctx, ocicli.Streams{In: a.In, Out: a.Out, Err: a.Err, Signals: a.takeSignals, Guest: a.ociGuest}, args)
 	},
 }
 
@@ -89,7 +91,7 @@ func Main(argv []string, stdin *os.File, stdout, stderr io.Writer) int {
 	container.Init() // does not return in a container's own processes
 	Link()
 	var signals cmdline.Signals
-	a := &app{App: &runcli.App{In: stdin, Out: stdout, Err: stderr, Signal: &signals.Number, StopSignals: signals.Stop}}
+	a := &app{App: &runcli.App{In: stdin, Out: stdout, Err: stderr, Signal: &signals.Number, StopSignals: signals.Stop}, takeSignals: signals.Take}
 	a.Whole = a
 	a.finish = func(err error) int { return signals.Finish(stderr, err) }
 	ctx, stop := signals.Notify() // `run` takes the signals over itself

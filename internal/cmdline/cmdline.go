@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -40,9 +41,11 @@ func (s Status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 // ErrHelp says that help was asked for and printed.
 var ErrHelp = Status(0)
 
-// Signals cancel a command's context.
+// Signals cancel a command's context, or go to who takes them.
 type Signals struct {
-	Number atomic.Int32 // of the one that did
+	Number atomic.Int32 // of the one that cancelled
+	in     chan os.Signal
+	taken  atomic.Pointer[chan os.Signal]
 	stop   func()
 }
 
@@ -50,25 +53,60 @@ type Signals struct {
 // SIGHUP, so that every command unwinds and cleans up.
 func (s *Signals) Notify() (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	s.in = make(chan os.Signal, 16)
+	signal.Notify(s.in, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	done := make(chan struct{})
-	s.stop = sync.OnceFunc(func() { signal.Stop(ch); close(done) })
+	s.stop = sync.OnceFunc(func() { signal.Stop(s.in); close(done) })
 	go func() {
-		select {
-		case sig := <-ch:
-			if sig, ok := sig.(syscall.Signal); ok {
-				s.Number.Store(int32(sig))
+		for {
+			select {
+			case sig := <-s.in:
+				s.receive(sig, cancel)
+			case <-done:
+				return
 			}
-			cancel()
-		case <-done:
 		}
 	}()
 	return ctx, func() { s.stop(); cancel() }
 }
 
+func (s *Signals) receive(got os.Signal, cancel func()) {
+	sig, ok := got.(syscall.Signal)
+	if !ok {
+		return
+	}
+	if out := s.taken.Load(); out != nil {
+		*out <- sig
+		return
+	}
+	if s.Number.CompareAndSwap(0, int32(sig)) {
+		cancel()
+	}
+}
+
 // Stop ends the handling of signals: the command takes them over. Idempotent.
 func (s *Signals) Stop() { s.stop() }
+
+// late is when Take takes the signals that are rare. Each that Go's runtime handles
+// costs four switches between threads, all of them a tenth of a container's start.
+const late = 200 * time.Millisecond
+
+// Take returns where all further signals go, and the one that has cancelled the
+// context before: the usual ones from now on, the others after late. It is called
+// at most once.
+func (s *Signals) Take() <-chan os.Signal {
+	out := make(chan os.Signal, 16)
+	s.taken.Store(&out)
+	if sig := s.Number.Load(); sig != 0 {
+		out <- syscall.Signal(sig)
+	}
+	signal.Notify(s.in, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	time.AfterFunc(late, func() {
+		signal.Notify(s.in)
+		signal.Reset(syscall.SIGURG) // of Go's scheduler
+	})
+	return out
+}
 
 // Finish prints err, once, and returns the exit status.
 func (s *Signals) Finish(w io.Writer, err error) int {

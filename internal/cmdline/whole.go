@@ -31,7 +31,7 @@ const wholeName = "duplex-whole"
 func BecomeWhole(op string, args []string) error {
 	err := errors.New("this program makes containers only")
 	if os.Args[0] != wholeName {
-		err = unix.Exec("/proc/self/exe", append([]string{wholeName}, args...), os.Environ())
+		err = unix.Exec("/proc/self/exe", append([]string{wholeName}, args...), Environ())
 	}
 	return &workload.Error{Op: op, Err: err, Remedy: "Use the duplex of 'make build'."}
 }

@@ -23,7 +23,7 @@ var layers = [][]string{
 	{"initramfs", "network", "internal/runs"},
 	{"kernel", "image", "vmm"},
 	{"internal/launch", "internal/agentproto", "internal/hostdir", "internal/hostcheck", "internal/embedded", "internal/console", "internal/jail", "internal/procstat", "internal/cmdline"},
-	{"internal/netif", "internal/seccomp", "internal/confine", "internal/lazyregexp", "internal/workload", "internal/testutil", "internal/lean", "internal/sysmon", "internal/tinyelf"},
+	{"internal/netif", "internal/seccomp", "internal/confine", "internal/lazyregexp", "internal/workload", "internal/testutil", "internal/lean", "internal/sysmon", "internal/tinyelf", "internal/plainjson"},
 }
 
 // alone may import nothing of the module but its own children.

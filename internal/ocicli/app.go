@@ -16,8 +16,8 @@ import (
 type Streams struct {
 	In       *os.File
 	Out, Err io.Writer
-	// StopSignals ends the handling of signals by who cancels the context.
-	StopSignals func()
+	// Signals takes the signals over from who cancels the context.
+	Signals func() <-chan os.Signal
 	// Guest finds what a microVM boots, by the name or file of its kernel; nil where
 	// there are none.
 	Guest func(ctx context.Context, kernel string) (oci.Guest, error)
@@ -28,26 +28,25 @@ const Summary = ociSummary
 
 // Run runs `duplex oci ARGS...`.
 func Run(ctx context.Context, s Streams, args []string) error {
-	return ociRun(ctx, &app{in: s.In, out: s.Out, err: s.Err, stopSignals: s.StopSignals, guest: s.Guest}, args)
+	return ociRun(ctx, &app{in: s.In, out: s.Out, err: s.Err, signals: s.Signals, guest: s.Guest}, args)
 }
 
 // Main is a program that is an OCI runtime only; args are those behind its name. It
 // returns the exit status.
 func Main(args []string) int {
 	var s cmdline.Signals
-	ctx, stop := s.Notify()
-	defer stop()
-	err := Run(ctx, Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, StopSignals: s.Stop}, args)
+	ctx, _ := s.Notify() // to the end of the process: to stop it takes time
+	err := Run(ctx, Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Signals: s.Take}, args)
 	return s.Finish(os.Stderr, err)
 }
 
 // app carries what every subcommand needs.
 type app struct {
-	in          *os.File
-	out, err    io.Writer
-	cmd         subcommand
-	stopSignals func()
-	guest       func(ctx context.Context, kernel string) (oci.Guest, error)
+	in       *os.File
+	out, err io.Writer
+	cmd      subcommand
+	signals  func() <-chan os.Signal
+	guest    func(ctx context.Context, kernel string) (oci.Guest, error)
 }
 
 // subcommand is the one that runs.

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/pflag"
@@ -75,12 +73,7 @@ func ociExec(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string) e
 		f.Terminal = console.attach
 	}
 	if !f.Detach {
-		o.stopSignals()
-		signals := make(chan os.Signal, 16)
-		signal.Notify(signals)
-		signal.Reset(syscall.SIGURG) // of Go's scheduler
-		defer signal.Stop(signals)
-		f.Signals = signals
+		f.Signals = o.signals
 	}
 	status, err := c.Exec(ctx, f.ExecOptions)
 	if err != nil {

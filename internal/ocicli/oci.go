@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -341,11 +339,7 @@ func ociRunRun(ctx context.Context, o *ociApp, fs *pflag.FlagSet, args []string)
 		run.Terminal = console.attach
 	}
 	if !*detach {
-		signals := make(chan os.Signal, 16)
-		signal.Notify(signals)
-		signal.Reset(syscall.SIGURG) // of Go's scheduler
-		defer signal.Stop(signals)
-		run.Signals, run.Started = signals, o.stopSignals
+		run.Signals = o.signals
 	}
 	status, err := oci.Run(ctx, run)
 	if err != nil {

@@ -233,7 +233,7 @@ func FromCaller(vars []string) []string {
 	for _, v := range vars {
 		if strings.Contains(v, "=") {
 			out = append(out, v)
-		} else if value, ok := os.LookupEnv(v); ok {
+		} else if value, ok := cmdline.LookupEnv(v); ok {
 			out = append(out, v+"="+value)
 		}
 	}

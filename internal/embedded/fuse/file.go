@@ -64,8 +64,40 @@ var chooser = []byte{
 	0xc6, 0x48, 0xff, 0xc7, 0x84, 0xd2, 0x75, 0xf0, 0xc3,
 }
 
+// extender is where a program is entered that gets one more environment variable,
+// the first: argc and argv move down by a word, and the word behind them is its
+// address.
+//
+//	mov rcx, [rsp]
+//	add rcx, 2              ; argc itself, and the null behind argv
+//	mov rsi, rsp
+//	sub rsp, 8
+//	mov rdi, rsp
+//	cld
+//	rep movsq
+//	mov eax, variable
+//	mov [rdi], rax
+//	mov eax, entry
+//	jmp rax
+//
+// The two addresses are put in by extend.
+var extender = []byte{
+	0x48, 0x8b, 0x0c, 0x24, 0x48, 0x83, 0xc1, 0x02, 0x48, 0x89, 0xe6, 0x48, 0x83, 0xec, 0x08, 0x48,
+	0x89, 0xe7, 0xfc, 0xf3, 0x48, 0xa5, 0xb8, 0, 0, 0, 0, 0x48, 0x89, 0x07, 0xb8, 0, 0, 0, 0, 0xff, 0xe0,
+}
+
+// extend returns the extender of a program, for variable and entry.
+func extend(variable, entry uint64) []byte {
+	code := slices.Clone(extender)
+	binary.LittleEndian.PutUint32(code[23:], uint32(variable)) // both below chooserAddress + a page
+	binary.LittleEndian.PutUint32(code[31:], uint32(entry))
+	return code
+}
+
 // file is an executable in the making.
 type file struct {
+	env      string   // what all programs but the first get
+	zero     []string // variables of theirs, eight bytes each, that are 0
 	data     bytes.Buffer
 	segments []elf.Prog64
 	rules    bytes.Buffer
@@ -81,6 +113,12 @@ func (f *file) add(program []byte) (uint64, error) {
 		return 0, errors.New("not a static program for x86-64 at fixed addresses")
 	}
 	first := f.data.Len() == 0
+	if !first {
+		if err := clearVariables(e, program, f.zero); err != nil {
+			return 0, err
+		}
+		program = program[:loadedEnd(e)]
+	}
 	pad(&f.data)
 	base := uint64(f.data.Len())
 	f.data.Write(program)
@@ -101,6 +139,44 @@ func (f *file) add(program []byte) (uint64, error) {
 		f.segments = append(f.segments, s)
 	}
 	return e.Entry, nil
+}
+
+// loadedEnd is where what is mapped of a file ends; its sections' names and symbols
+// follow.
+func loadedEnd(e *elf.File) uint64 {
+	var end uint64
+	for _, p := range e.Progs {
+		if p.Type == elf.PT_LOAD {
+			end = max(end, p.Off+p.Filesz)
+		}
+	}
+	return end
+}
+
+// clearVariables sets variables of eight bytes to 0 in the program.
+func clearVariables(e *elf.File, program []byte, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	symbols, err := e.Symbols()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		i := slices.IndexFunc(symbols, func(s elf.Symbol) bool { return s.Name == name && s.Size == 8 })
+		if i < 0 {
+			return fmt.Errorf("it has no variable %s of 8 bytes", name)
+		}
+		at := symbols[i].Value
+		j := slices.IndexFunc(e.Progs, func(p *elf.Prog) bool {
+			return p.Type == elf.PT_LOAD && p.Flags&elf.PF_W != 0 && at >= p.Vaddr && at+8 <= p.Vaddr+p.Filesz
+		})
+		if j < 0 {
+			return fmt.Errorf("variable %s has no value in the file", name)
+		}
+		clear(program[e.Progs[j].Off+at-e.Progs[j].Vaddr:][:8])
+	}
+	return nil
 }
 
 // free says whether nothing has the addresses of s.
@@ -137,12 +213,32 @@ func (f *file) put(b *bytes.Buffer, values ...any) {
 	}
 }
 
+// extendAll appends extenders to code, the chooser and its rules, and has the rules
+// of all programs but the first lead to them.
+func (f *file) extendAll(code []byte, first uint64) []byte {
+	variable := chooserAddress + uint64(len(code))
+	code = append(append(code, f.env...), 0)
+	at := map[uint64]uint64{first: first}
+	for rule := len(chooser); rule < int(variable-chooserAddress); rule += 16 + 2*maxWord {
+		entry := binary.LittleEndian.Uint64(code[rule:])
+		if at[entry] == 0 {
+			at[entry] = chooserAddress + uint64(len(code))
+			code = append(code, extend(variable, entry)...)
+		}
+		binary.LittleEndian.PutUint64(code[rule:], at[entry])
+	}
+	return code
+}
+
 // finish adds the chooser and the table of all segments, and returns the file.
 func (f *file) finish(entry uint64) ([]byte, error) {
 	f.put(&f.rules, entry, int64(-1), [2][maxWord]byte{})
 	pad(&f.data)
 	base := uint64(f.data.Len())
 	code := slices.Concat(chooser, f.rules.Bytes())
+	if f.env != "" {
+		code = f.extendAll(code, entry)
+	}
 	f.segments = append(f.segments, elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Off: base,
 		Vaddr: chooserAddress, Paddr: chooserAddress, Filesz: uint64(len(code)), Memsz: uint64(len(code)), Align: pageSize})
 	f.data.Write(code)

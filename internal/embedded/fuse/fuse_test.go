@@ -83,6 +83,88 @@ func TestChoice(t *testing.T) {
 	}
 }
 
+// All programs but the first get one more variable, in front of what they have.
+func TestEnvironment(t *testing.T) {
+	dir := t.TempDir()
+	// The status is the sum of the first letters of the last argument and of the
+	// first two variables.
+	sum := []byte{
+		0x48, 0x8b, 0x04, 0x24, // mov rax, [rsp]
+		0x48, 0x8b, 0x0c, 0xc4, // mov rcx, [rsp+rax*8]
+		0x0f, 0xb6, 0x39, // movzx edi, byte [rcx]
+		0x48, 0x8b, 0x4c, 0xc4, 0x10, // mov rcx, [rsp+rax*8+16]
+		0x40, 0x02, 0x39, // add dil, [rcx]
+		0x48, 0x8b, 0x4c, 0xc4, 0x18, // mov rcx, [rsp+rax*8+24]
+		0x40, 0x02, 0x39, // add dil, [rcx]
+		0xb8, 0x3c, 0x00, 0x00, 0x00, 0x0f, 0x05, // mov eax, exit; syscall
+	}
+	write := func(name string, base uint64) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, tinyelf.Program(base, sum), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	first, second := write("first", 0x400000), write("second", 0x20000000)
+	out := filepath.Join(dir, "out")
+	if err := run([]string{"-env", "\x03=x", out, first, "0:whole=" + first, "1:oci=" + second, "0:kid=" + second}); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		argv []string
+		want int
+	}{
+		{[]string{"d", "x", "\x10"}, 0x10 + 0x20 + 0x40},
+		{[]string{"whole", "oci", "\x10"}, 0x10 + 0x20 + 0x40},
+		{[]string{"d", "oci", "\x10"}, 0x10 + 0x03 + 0x20},
+		{[]string{"d", "oci", "x", "y", "\x10"}, 0x10 + 0x03 + 0x20},
+		{[]string{"kid", "\x11"}, 0x11 + 0x03 + 0x20},
+	} {
+		cmd := &exec.Cmd{Path: out, Args: test.argv, Env: []string{"\x20=a", "\x40=b"}}
+		err := cmd.Run()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != test.want {
+			t.Errorf("%q: %v, want exit status %d", test.argv, err, test.want)
+		}
+	}
+}
+
+// A variable of another program than the first is 0 from the start.
+func TestZero(t *testing.T) {
+	dir := t.TempDir()
+	source := "package main\n\nimport \"os\"\n\nvar value = 7\n\nfunc main() { os.Exit(value) }\n"
+	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(source), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "program")
+	build := exec.Command("go", "build", "-ldflags", "-w -T 0x20001000", "-o", program, filepath.Join(dir, "main.go"))
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	first := exits(t, dir, "first", 0x400000, 1)
+	out := filepath.Join(dir, "out")
+	for _, test := range []struct {
+		args []string
+		want int
+	}{
+		{nil, 7},
+		{[]string{"-zero", "main.value"}, 0},
+	} {
+		if err := run(append(test.args, out, first, "1:oci="+program)); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(out, "oci")
+		if err := cmd.Run(); cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != test.want {
+			t.Errorf("%q: %v, want exit status %d", test.args, err, test.want)
+		}
+	}
+	err := run([]string{"-zero", "main.none", out, first, "1:oci=" + program})
+	if err == nil || !strings.Contains(err.Error(), "no variable main.none") {
+		t.Errorf("a variable that is not there: %v", err)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	dir := t.TempDir()
 	first := exits(t, dir, "first", 0x400000, 1)

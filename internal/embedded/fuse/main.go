@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"strconv"
@@ -16,14 +18,22 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) < 2 {
-		return fmt.Errorf("usage: fuse OUTPUT PROGRAM [INDEX:WORD[,LATER]=PROGRAM...]")
+	f := &file{}
+	fs := flag.NewFlagSet("fuse", flag.ContinueOnError)
+	fs.StringVar(&f.env, "env", "", "")
+	fs.Func("zero", "", func(name string) error { f.zero = append(f.zero, name); return nil })
+	err := fs.Parse(args)
+	if err == nil && fs.NArg() < 2 {
+		err = errors.New("usage: fuse [-env VARIABLE=VALUE] [-zero SYMBOL]... OUTPUT PROGRAM [INDEX:WORD[,LATER]=PROGRAM...]")
 	}
+	if err != nil {
+		return err
+	}
+	args = fs.Args()
 	first, err := os.ReadFile(args[1])
 	if err != nil {
 		return err
 	}
-	f := &file{}
 	main, err := f.add(first)
 	if err != nil {
 		return fmt.Errorf("%s: %w", args[1], err)
