@@ -44,21 +44,33 @@ func (c *Container) killGuest(sig unix.Signal, all bool) error {
 	case status == statePaused && sig != unix.SIGKILL:
 		return errors.New("the container is paused, and its machine can take no signal but KILL: resume it first")
 	}
-	var err error
-	if sig != unix.SIGKILL || status != statePaused {
-		if _, err = c.askMachine(word{Op: opKill, Signal: sig, All: all}); err == nil || sig != unix.SIGKILL {
-			return err
-		}
-	}
 	fd, err := c.pidfd()
 	if err != nil {
 		return errNotRunning
 	}
 	defer func() { _ = unix.Close(fd) }()
+	if sig != unix.SIGKILL || status != statePaused {
+		_, err = c.askMachine(word{Op: opKill, Signal: sig, All: all})
+		if sig != unix.SIGKILL || err == nil && endsWithin(fd, controlWait) {
+			return err
+		}
+	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
 		return errNotRunning
 	}
 	return nil
+}
+
+// endsWithin waits for the end of a process: a machine takes a while for its own,
+// and engines give a process that was killed some seconds.
+func endsWithin(pidfd int, limit time.Duration) bool {
+	for deadline := time.Now().Add(limit); ; {
+		left := max(time.Until(deadline), 0)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(left.Milliseconds()))
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil && n == 1
+		}
+	}
 }
 
 // pauseMachine stops the machine's monitor with all its vCPUs, or lets it go on.

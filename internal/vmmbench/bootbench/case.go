@@ -31,6 +31,10 @@ const (
 	// Warm is Image in a machine that is restored from a snapshot; the warm-up run
 	// makes it.
 	Warm = "warm"
+	// Bundle is that command in a microVM of `duplex oci --isolation=vm run`, of a
+	// bundle whose rootfs has nothing else. The minimal kernel lacks what bundles
+	// take (BPF, a memory cgroup).
+	Bundle = "bundle"
 )
 
 // Ready is the byte that says on the serial port that user space runs (in the
@@ -39,7 +43,7 @@ const Ready = 0x06
 
 // Case is one kind of boot.
 type Case struct {
-	What    string // Bare, Image or Warm
+	What    string // Bare, Image, Warm or Bundle
 	Monitor Monitor
 	Kernel  Kernel // "" for Container
 }
@@ -57,6 +61,7 @@ var Cases = []Case{
 	{Warm, Duplex, Distribution},
 	{Warm, Duplex, Minimal},
 	{Image, Container, ""},
+	{Bundle, Duplex, Distribution},
 }
 
 // Name is the case in one word.

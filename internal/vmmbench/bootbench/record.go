@@ -19,14 +19,17 @@ const (
 	Userspace = "userspace"
 	// Workload is just before the command of the image is executed (Image, Warm).
 	Workload = "workload"
-	// FirstByte is the first byte that the command writes (Image).
+	// FirstByte is the first byte that the command writes (all but Bare).
 	FirstByte = "first_byte"
 )
 
 // End is the step that a case is judged by.
 func (c Case) End() string {
-	if c.What == Bare {
+	switch c.What {
+	case Bare:
 		return Userspace
+	case Bundle:
+		return FirstByte
 	}
 	return Workload
 }

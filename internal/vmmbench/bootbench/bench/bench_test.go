@@ -14,7 +14,7 @@ import (
 func TestDriverArguments(t *testing.T) {
 	want := driver{
 		duplex: "/d", qemu: "/q", bare: "/b", image: "sha256:1", disk: "/i", cases: "a,b", runs: 3,
-		distribution: [3]string{"/k", "/ki", "/kg"}, minimal: [3]string{"/m", "/mi", "/mg"},
+		distribution: [4]string{"/k", "/ki", "/kg", "k"}, minimal: [4]string{"/m", "/mi", "/mg", "m"},
 	}
 	var got driver
 	if err := got.flags().Parse(vmmbench.Arguments(want.flags())); err != nil {

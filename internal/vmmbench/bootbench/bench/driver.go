@@ -21,20 +21,21 @@ type driver struct {
 	duplex, qemu string
 	bare         string // initramfs
 	image, disk  string // digest and EROFS file
-	// By kernel: vmlinux, duplex's initramfs, that of QEMU's guest.
-	distribution, minimal [3]string
+	// By kernel: vmlinux, duplex's initramfs, that of QEMU's guest, its name.
+	distribution, minimal [4]string
 	cases                 string
 	runs                  int
 	out                   *json.Encoder
 }
 
-// files are the places of vmlinux, duplex's initramfs, and that of QEMU's guest.
-func (d *driver) files(k bootbench.Kernel) [3]*string {
+// files are the places of vmlinux, duplex's initramfs, and that of QEMU's guest, and
+// the kernel's name.
+func (d *driver) files(k bootbench.Kernel) [4]*string {
 	f := &d.distribution
 	if k == bootbench.Minimal {
 		f = &d.minimal
 	}
-	return [3]*string{&f[0], &f[1], &f[2]}
+	return [4]*string{&f[0], &f[1], &f[2], &f[3]}
 }
 
 func (d *driver) flags() *flag.FlagSet {
@@ -46,7 +47,7 @@ func (d *driver) flags() *flag.FlagSet {
 	}
 	for _, k := range []bootbench.Kernel{bootbench.Distribution, bootbench.Minimal} {
 		for i, p := range d.files(k) {
-			fs.StringVar(p, string(k)+[]string{"", "-initrd", "-guest"}[i], *p, "")
+			fs.StringVar(p, string(k)+[]string{"", "-initrd", "-guest", "-name"}[i], *p, "")
 		}
 	}
 	fs.IntVar(&d.runs, "runs", d.runs, "")
@@ -114,6 +115,9 @@ func (d *driver) boot(c bootbench.Case) (map[string]int64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), bootTimeout)
 	defer cancel()
 	defer time.Sleep(settle)
+	if c.What == bootbench.Bundle {
+		return d.runBundle(ctx, c)
+	}
 	if c.What != bootbench.Bare && c.Monitor != bootbench.QEMU {
 		return d.runImage(ctx, c)
 	}

@@ -97,11 +97,11 @@ func (b *bench) addKernel(ctx context.Context, o *options, flavour bootbench.Ker
 	if err != nil {
 		return err
 	}
-	files := []string{vmlinux, ours, theirs}
+	files := []string{vmlinux, ours, theirs, k.Name}
 	for i, p := range b.driver.files(flavour) {
 		*p = files[i]
 	}
-	b.carry = append(b.carry, files...)
+	b.carry = append(b.carry, vmlinux, ours, theirs)
 	return nil
 }
 
@@ -136,11 +136,17 @@ func (b *bench) measure(ctx context.Context, mode string, cases []bootbench.Case
 	}
 	d := b.driver
 	d.runs = runs
+	carry := slices.Clone(b.carry)
 	for _, c := range cases {
 		d.cases += "," + c.Name()
+		if c.What == bootbench.Bundle { // which finds its kernel by itself, among all
+			for _, k := range b.kernels {
+				carry = append(carry, filepath.Dir(k.Image))
+			}
+		}
 	}
 	d.cases = d.cases[1:]
 	return host.Driver(ctx, vmmbench.Arguments(d.flags()), lab.Options{
-		Env: []string{"DUPLEX_CACHE=" + b.cache}, Carry: b.carry, Deterministic: mode == deterministic, Timeout: b.timeout,
+		Env: []string{"DUPLEX_CACHE=" + b.cache}, Carry: carry, Deterministic: mode == deterministic, Timeout: b.timeout,
 	}, progress)
 }
