@@ -56,7 +56,7 @@ func (c Column) Isolation() workload.Isolation {
 
 // flags make `duplex run` run it, with the flags that all columns are given.
 func (c Column) flags(shared ...string) []string {
-	flags := []string{"--isolation=" + string(c.Isolation())}
+	flags := []string{"--" + string(c.Isolation())}
 	if c == WarmVM {
 		flags = append(flags, "--warm")
 	}

@@ -7,9 +7,9 @@ import (
 
 func TestColumns(t *testing.T) {
 	for c, want := range map[Column][]string{
-		"vm": {"--isolation=vm"}, "vm-warm": {"--isolation=vm", "--warm"}, "container": {"--isolation=container"},
-		"container-no-seccomp": {"--isolation=container", "--security-opt=seccomp=unconfined"},
-		"container-no-pid":     {"--isolation=container", "--pid=host"},
+		"vm": {"--vm"}, "vm-warm": {"--vm", "--warm"}, "container": {"--container"},
+		"container-no-seccomp": {"--container", "--security-opt=seccomp=unconfined"},
+		"container-no-pid":     {"--container", "--pid=host"},
 	} {
 		if !c.Valid() || !slices.Equal(c.flags(), want) {
 			t.Errorf("%s: %v, %q", c, c.Valid(), c.flags())
@@ -17,9 +17,9 @@ func TestColumns(t *testing.T) {
 	}
 	shared := []string{"--network=user", "--memory=64m", "--publish=80:80"}
 	for c, want := range map[Column][]string{
-		"vm":                   {"--isolation=vm", "--network=user", "--memory=64m", "--publish=80:80"},
-		"container-no-ipc":     {"--isolation=container", "--network=user", "--memory=64m", "--publish=80:80", "--ipc=host"},
-		"container-no-network": {"--isolation=container", "--memory=64m", "--network=host"},
+		"vm":                   {"--vm", "--network=user", "--memory=64m", "--publish=80:80"},
+		"container-no-ipc":     {"--container", "--network=user", "--memory=64m", "--publish=80:80", "--ipc=host"},
+		"container-no-network": {"--container", "--memory=64m", "--network=host"},
 	} {
 		if got := c.flags(shared...); !slices.Equal(got, want) || len(shared) != 3 || shared[2] != "--publish=80:80" {
 			t.Errorf("%s: %q, of %q", c, got, shared)

@@ -13,7 +13,7 @@
 // table (report.go) is made from. docs/measuring.md says where each time starts
 // and ends, and holds the schema.
 //
-// A sample is `duplex run --isolation=X --report-fd=3 ...`, started by this
+// A sample is `duplex run --report-fd=3 --container ...` or `--vm`, started by this
 // process: it stamps the start, the first byte of output and the end on its own
 // clock, and reads the other stamps from the Report that the child writes. So
 // both sides pay for the same things: a process start, the command line, the

@@ -58,8 +58,8 @@ func parseFake(args []string) fake {
 	for len(args) > 0 && strings.HasPrefix(args[0], "--") {
 		key, value, _ := strings.Cut(args[0], "=")
 		switch key {
-		case "--isolation":
-			f.side = workload.Isolation(value)
+		case "--vm", "--container":
+			f.side = workload.Isolation(key[2:])
 		case "--report-fd":
 			f.fd, _ = strconv.Atoi(value)
 		case "--warm":

@@ -123,6 +123,7 @@ func (l *layout) startProgram(exe string, argv, env []string, sys *syscall.SysPr
 // out of reach then. Without root it is what gives the right to the rest.
 func (l *layout) join(f *os.File, flag int, p *handshake.Plan) func() error {
 	root := os.Geteuid() == 0
+	p.Watched = p.Watched || flag == unix.CLONE_NEWPID
 	switch {
 	case flag == unix.CLONE_NEWUSER || flag == unix.CLONE_NEWTIME || flag == unix.CLONE_NEWPID && !root && len(l.fork) > 0:
 		l.owned = append(l.owned, f)

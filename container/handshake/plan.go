@@ -11,6 +11,8 @@ import (
 type Plan struct {
 	// Join are namespaces to enter, by descriptor, in this order.
 	Join []Join `json:"join,omitempty"`
+	// Watched says that others may be in the process's PID namespace already.
+	Watched bool `json:"watched,omitempty"`
 	// CgroupTasks are descriptors of v1 "tasks" files to join.
 	CgroupTasks []int `json:"cgroup_tasks,omitempty"`
 	// CgroupNamespace makes a cgroup namespace after that.

@@ -32,7 +32,7 @@ func execMain(c handshake.Conn) error {
 		name string
 		run  func() error
 	}{
-		{"enter the container", func() error { return join(e.Join) }},
+		{"enter the container", func() error { return join(e.Join, true) }},
 		{"open the terminal", func() error { return openTerminal(c, e.Spec, len(e.Join) == 0) }},
 		{"enter the cgroup namespace", func() error { return enterCgroups(e) }},
 		{"make a session keyring", newKeyring},

@@ -49,7 +49,7 @@ func ociMain(c handshake.Conn) error {
 	o := &oci{plan: m.Plan, conn: c}
 	unix.Umask(0)
 	steps := []ociStep{
-		{"enter the namespaces", func() error { return join(o.plan.Join) }},
+		{"enter the namespaces", func() error { return join(o.plan.Join, o.plan.Watched) }},
 		{"enter the cgroup", o.enterCgroup},
 	}
 	if m.Plan.Files != nil {
@@ -102,8 +102,8 @@ type ociStep struct {
 
 // join enters existing namespaces (setns(2)). A mount namespace comes with its
 // root directory, which threads share: this one takes its own.
-func join(list []handshake.Join) error {
-	if len(list) > 0 {
+func join(list []handshake.Join, watched bool) error {
+	if len(list) > 0 || watched {
 		// The processes there must not look into this one (CVE-2016-9962).
 		if err := confine.Undumpable(); err != nil {
 			return err

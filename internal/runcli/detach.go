@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/runs"
 	"github.com/duplex-run/duplex/internal/workload"
 )
@@ -80,6 +81,7 @@ func (f *Flags) background(ctx context.Context, own *runs.Own, args []string) (o
 	const firstExtra = 3
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = append([]string{os.Args[0], "run", "--detached-fd=" + strconv.Itoa(firstExtra), "--run-id=" + own.Record().ID}, args...)
+	cmd.Env = cmdline.Environ()
 	cmd.Stderr, cmd.ExtraFiles = stderr, []*os.File{own.Lock(), w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/container/cgroup"
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -53,13 +54,13 @@ func (l *limitFlags) Register(fs *pflag.FlagSet) {
 	fs.StringVar(&l.cpus, "cpuset-cpus", "", "run on the processors in `LIST` only, as 0-3,7")
 	fs.StringVar(&l.mems, "cpuset-mems", "", "memory of the NUMA nodes in `LIST` only")
 	fs.Int64Var(&l.ioWeight, "blkio-weight", 0, "share of busy disks: `N` of 10 to 1000")
-	fs.StringArrayVar(&l.ioWeights, "blkio-weight-device", nil, "share of one busy disk: `DEVICE:N`, N of 10 to 1000")
-	fs.StringArrayVar(&l.readBps, "device-read-bps", nil, "`DEVICE:SIZE` read a second at most")
-	fs.StringArrayVar(&l.writeBps, "device-write-bps", nil, "`DEVICE:SIZE` written a second at most")
-	fs.StringArrayVar(&l.readOps, "device-read-iops", nil, "`DEVICE:N` reads a second at most")
-	fs.StringArrayVar(&l.writeOps, "device-write-iops", nil, "`DEVICE:N` writes a second at most")
-	fs.StringArrayVar(&l.hugePages, "hugetlb-limit", nil, "`PAGESIZE:SIZE` of huge pages at most, as 2MB:64m")
-	fs.StringArrayVar(&l.ulimits, "ulimit", nil, "resource limit of the command: `NAME=SOFT[:HARD]`, as nofile=1024")
+	cmdline.ListVar(fs, &l.ioWeights, "blkio-weight-device", "", "share of one busy disk: `DEVICE:N`, N of 10 to 1000")
+	cmdline.ListVar(fs, &l.readBps, "device-read-bps", "", "`DEVICE:SIZE` read a second at most")
+	cmdline.ListVar(fs, &l.writeBps, "device-write-bps", "", "`DEVICE:SIZE` written a second at most")
+	cmdline.ListVar(fs, &l.readOps, "device-read-iops", "", "`DEVICE:N` reads a second at most")
+	cmdline.ListVar(fs, &l.writeOps, "device-write-iops", "", "`DEVICE:N` writes a second at most")
+	cmdline.ListVar(fs, &l.hugePages, "hugetlb-limit", "", "`PAGESIZE:SIZE` of huge pages at most, as 2MB:64m")
+	cmdline.ListVar(fs, &l.ulimits, "ulimit", "", "resource limit of the command: `NAME=SOFT[:HARD]`, as nofile=1024")
 	fs.IntVar(&l.oomScore, "oom-score-adj", 0, "who is killed first when the host runs out of memory: `N` of -1000 to 1000")
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
 	"github.com/duplex-run/duplex/network/proxy"
 )
@@ -21,7 +22,7 @@ func (f *NetworkFlags) Register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.Network, "network", "none", "network: none; user, which needs no rights; bridge, for root; host, the host's own (containers); or tap=NAME,address=PREFIX[,gateway=IP][,dns=IP] (microVMs); of a microVM also mac=ADDRESS")
 	fs.StringVar(&f.Network, "net", "none", "")
 	_ = fs.MarkHidden("net") // docker's other name of it
-	fs.StringArrayVarP(&f.Publish, "publish", "p", nil, "lead `[IP:]PORT:GUESTPORT[/udp]` of the host inside, with --network user or bridge")
+	cmdline.ListVar(fs, &f.Publish, "publish", "p", "lead `[IP:]PORT:GUESTPORT[/udp]` of the host inside, with --network user or bridge")
 }
 
 // Parse checks the flags against the isolation, and returns a container's network.

@@ -2,7 +2,6 @@ package runcli
 
 import (
 	"bufio"
-	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/docker/go-units"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
@@ -44,12 +44,12 @@ type Options struct {
 }
 
 func (o *Options) Register(fs *pflag.FlagSet) {
-	fs.StringArrayVarP(&o.Env, "env", "e", nil, "set `KEY=VALUE`; KEY alone takes the caller's value")
-	fs.StringArrayVar(&o.EnvFiles, "env-file", nil, "read environment variables from `FILE`")
-	fs.StringArrayVarP(&o.Volumes, "volume", "v", nil, "show a file or directory of the host inside: `HOST:GUEST[:ro]`")
+	cmdline.ListVar(fs, &o.Env, "env", "e", "set `KEY=VALUE`; KEY alone takes the caller's value")
+	cmdline.ListVar(fs, &o.EnvFiles, "env-file", "", "read environment variables from `FILE`")
+	cmdline.ListVar(fs, &o.Volumes, "volume", "v", "show a file or directory of the host inside: `HOST:GUEST[:ro]`")
 	fs.StringVarP(&o.Workdir, "workdir", "w", "", "working `DIR` of the command")
 	fs.StringVarP(&o.User, "user", "u", "", "run as `USER[:GROUP]`, by name or number")
-	fs.StringArrayVar(&o.Groups, "group-add", nil, "run with `GROUP` beside the user's own, by name or number")
+	cmdline.ListVar(fs, &o.Groups, "group-add", "", "run with `GROUP` beside the user's own, by name or number")
 	fs.StringVarP(&o.Hostname, "hostname", "h", "", "host `NAME` inside")
 	fs.StringVarP(&o.Memory, "memory", "m", "", "memory limit, or the guest's memory: `SIZE` as 512m, 1g")
 	fs.Float64Var(&o.CPUs, "cpus", 0, "number of `CPUS`, may be a fraction")
@@ -273,7 +273,7 @@ func FirstOf(values ...string) string {
 // NewID makes a run id: 32 hexadecimal digits, unlikely to be all digits.
 func NewID() string {
 	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails since Go 1.24
+	_, _ = unix.Getrandom(b[:], 0) // cannot fail for so few bytes
 	id := hex.EncodeToString(b[:])
 	if _, err := strconv.ParseUint(id[:12], 10, 64); err == nil {
 		return NewID()

@@ -129,46 +129,61 @@ func Run(ctx context.Context, a *App, args []string) error {
 	return cmdline.Status(exit.Status())
 }
 
-func (f *Flags) run(ctx context.Context, a *App, fs *pflag.FlagSet, args []string, rec *workload.Recorder) (workload.Exit, error) {
-	var none workload.Exit
+// check checks the flags against each other, before anything is looked at.
+func (f *Flags) check(a *App, fs *pflag.FlagSet) (workload.Isolation, error) {
 	if err := f.Refusals.Check(a); err != nil {
-		return none, err
+		return "", err
 	}
 	iso, err := f.Pick(a, fs)
 	if err != nil {
-		return none, err
+		return "", err
 	}
 	if err := f.Validate(a); err != nil {
-		return none, err
+		return "", err
 	}
 	if err := f.limits.parse(fs, iso, &f.Options); err != nil {
-		return none, a.Usage("%v", err)
+		return "", a.Usage("%v", err)
 	}
 	if fs.NArg() == 0 {
-		return none, a.Usage("no image given")
+		return "", a.Usage("no image given")
 	}
 	if iso == workload.Container && f.Trace != "" {
-		return none, a.Usage("--trace is for microVMs")
+		return "", a.Usage("--trace is for microVMs")
+	}
+	return iso, nil
+}
+
+// runner is what runs the container, and what its flags give up, a line each. Of
+// a microVM only the flags are checked.
+func (f *Flags) runner(a *App, fs *pflag.FlagSet, iso workload.Isolation) (r container.Runner, gives []string, err error) {
+	if r.Network, err = f.NetworkFlags.Parse(a, iso); err != nil {
+		return r, nil, err
+	}
+	if err := f.CheckWarm(a, iso); err != nil {
+		return r, nil, err
+	}
+	r.Layers, gives, err = f.securityFlags.parse(a, fs, iso)
+	return r, gives, err
+}
+
+func (f *Flags) run(ctx context.Context, a *App, fs *pflag.FlagSet, args []string, rec *workload.Recorder) (workload.Exit, error) {
+	var none workload.Exit
+	iso, err := f.check(a, fs)
+	if err != nil {
+		return none, err
 	}
 	if f.needsWhole(a, iso) {
 		return none, becomeWhole()
 	}
-	if f.reportFD > 0 {
-		unix.CloseOnExec(f.reportFD) // inherited, and not for our children
-	}
-	runner := container.Runner{}
-	if runner.Network, err = f.NetworkFlags.Parse(a, iso); err != nil {
-		return none, err
-	}
-	if err := f.CheckWarm(a, iso); err != nil {
-		return none, err
-	}
-	var gives []string
-	if runner.Layers, gives, err = f.securityFlags.parse(a, fs, iso); err != nil {
+	runner, gives, err := f.runner(a, fs, iso)
+	if err != nil {
 		return none, err
 	}
 	if err := f.find(ctx, a, runner, fs.Arg(0)); err != nil {
 		return none, err
+	}
+	if f.reportFD > 0 {
+		unix.CloseOnExec(f.reportFD) // inherited, and not for our children
 	}
 	if f.detached == 0 && !f.inLab(a, iso) { // else the other one says it
 		for _, g := range gives {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/duplex-run/duplex/container"
+	"github.com/duplex-run/duplex/internal/cmdline"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -31,7 +32,7 @@ var namespaceFlags = []struct{ name, gives string }{
 func (f *securityFlags) Register(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&f.capAdd, "cap-add", nil, "give a container `CAPABILITY` beside docker's set, or ALL")
 	fs.StringSliceVar(&f.capDrop, "cap-drop", nil, "take `CAPABILITY` from a container, or ALL")
-	fs.StringArrayVar(&f.securityOpt, "security-opt", nil, "of a container: seccomp=unconfined, landlock=unconfined, apparmor=`PROFILE` or unconfined, systempaths=unconfined, no-new-privileges=false")
+	cmdline.ListVar(fs, &f.securityOpt, "security-opt", "", "of a container: seccomp=unconfined, landlock=unconfined, apparmor=`PROFILE` or unconfined, systempaths=unconfined, no-new-privileges=false")
 	fs.StringVar(&f.userns, "userns", "", "private: a container has users of its own, and its root is nobody on the host (the default without root); host: the host's (the default for root)")
 	f.namespaces = map[string]*string{}
 	for _, n := range namespaceFlags {

@@ -14,7 +14,7 @@ import (
 
 // needsWhole says whether this program lacks what the flags ask for.
 func (f *Flags) needsWhole(a *App, iso workload.Isolation) bool {
-	return a.Whole == nil && (iso != workload.Container || f.Lab == "always" || f.reportFD > 0 || f.probe ||
+	return a.Whole == nil && (iso != workload.Container || f.Lab == "always" || f.probe ||
 		len(f.Publish) > 0 || state.Stale())
 }
 

