@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/duplex-run/duplex/image"
+	"github.com/duplex-run/duplex/image/sources"
 	"github.com/duplex-run/duplex/initramfs"
 	"github.com/duplex-run/duplex/internal/agentproto"
 	"github.com/duplex-run/duplex/internal/launch"
@@ -32,6 +33,9 @@ import (
 const cmdline = "console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable " +
 	"mitigations=off cryptomgr.notests=1 initcall_blacklist=ftrace_check_for_weak_functions rcupdate.rcu_expedited=1 maxcpus=1 " +
 	agentproto.TransportKey + "=" + agentproto.TransportSerial
+
+// The machine's root is the image that duplex carries.
+func init() { sources.Use() }
 
 // job is one run, ready to start.
 type job struct {

@@ -91,7 +91,7 @@ func (d *driver) runImage(ctx context.Context, c bootbench.Case) (map[string]int
 		return nil, err
 	}
 	defer func() { _ = r.Close() }()
-	args := []string{"run", "--report-fd=3", "--lab=never", "--isolation=container", d.image}
+	args := []string{"run", "--report-fd=3", "--lab=never", "--container", d.image}
 	if f := d.files(c.Kernel); c.Monitor == bootbench.Duplex {
 		args = []string{"run", "--report-fd=3", "--lab=never", "--isolation=vm", fmt.Sprintf("--memory=%dm", guestMemory>>20),
 			"--kernel=" + *f[0], "--initrd=" + *f[1], fmt.Sprintf("--warm=%v", c.What == bootbench.Warm), d.image}
