@@ -128,7 +128,8 @@ func TestExecLives(t *testing.T) {
 	if exit, err := c.Exec(t.Context(), spec, workload.Stdio{In: strings.NewReader("x\n"), Out: out, Resize: sizes}); err != nil || exit.Status() != 98 {
 		t.Errorf("tty: %v, %v, %q", exit, err, out) // /dev/console is of a workload with a terminal
 	}
-	if s, err := c.Stats(t.Context()); err != nil || s.CPUNs <= 0 || s.Pids < 1 {
+	// Of processor time there may be less than a tick of the clock that counts it.
+	if s, err := c.Stats(t.Context()); err != nil || s.CPUNs < 0 || s.Pids < 1 {
 		t.Errorf("%+v, %v", s, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
