@@ -2,7 +2,6 @@ package container
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"syscall"
 
@@ -44,12 +43,10 @@ func (r *run) canDirect() bool {
 // startDirect starts PID 1, a script, and the thread that builds the container when
 // it is told to.
 func (r *run) startDirect() error {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	conn, fd, end, err := handshake.BlockingPair()
 	if err != nil {
-		return fmt.Errorf("socketpair: %w", err)
+		return err
 	}
-	conn := handshake.Conn{F: os.NewFile(uintptr(fds[0]), "handshake")}
-	end := os.NewFile(uintptr(fds[1]), "handshake-child")
 	defer func() { _ = end.Close() }()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -57,13 +54,13 @@ func (r *run) startDirect() error {
 	}
 	defer func() { _ = null.Close() }()
 	d := &direct{build: make(chan plan), built: make(chan built, 1), over: make(chan struct{})}
-	if d.made, err = inside.NewContained(fds[0]); err != nil {
+	if d.made, err = inside.NewContained(fd); err != nil {
 		return errors.Join(err, conn.F.Close())
 	}
 	files, program, err := d.made.Files(r.streams.child(), end, null, cgroupFiles(r.cgroup))
 	if err == nil {
 		defer func() { _ = program.Close() }()
-		r.init, err = d.start(files, r.layers.cloneFlags()|r.network.flags())
+		r.init, err = d.start(program, files, r.layers.cloneFlags()|r.network.flags())
 	}
 	if err != nil {
 		return errors.Join(err, d.made.Close(), conn.F.Close())
@@ -73,14 +70,14 @@ func (r *run) startDirect() error {
 }
 
 // start starts PID 1 on a thread in its namespaces.
-func (d *direct) start(files []*os.File, flags uintptr) (*os.Process, error) {
+func (d *direct) start(program *os.File, files []*os.File, flags uintptr) (*os.Process, error) {
 	type result struct {
 		process *os.Process
 		err     error
 	}
 	started := make(chan result)
 	inside.OnThread(func() {
-		process, pidfd, err := startIn(files, flags)
+		process, pidfd, err := inside.StartIn(flags, program, handshake.InitName, files, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL})
 		started <- result{process, err}
 		if err != nil {
 			return
@@ -99,21 +96,6 @@ func (d *direct) start(files []*os.File, flags uintptr) (*os.Process, error) {
 	return r.process, r.err
 }
 
-func startIn(files []*os.File, flags uintptr) (*os.Process, int, error) {
-	if err := unix.Unshare(int(flags) &^ unix.CLONE_NEWPID); err != nil {
-		return nil, -1, fmt.Errorf("unshare: %w", err)
-	}
-	pidfd := -1
-	process, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", files[inside.ProgramFD].Fd()), []string{handshake.InitName}, &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: files,
-		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: unix.CLONE_NEWPID, PidFD: &pidfd},
-	})
-	if err == nil {
-		err = inside.MayTake(process, pidfd)
-	}
-	return process, pidfd, err
-}
-
 // becomeWorkload has the container built and its workload executed; it returns an
 // Exit when there was nothing to execute.
 func (r *run) becomeWorkload(setup *handshake.Setup) (*workload.Exit, error) {
@@ -125,7 +107,7 @@ func (r *run) becomeWorkload(setup *handshake.Setup) (*workload.Exit, error) {
 		b.err = &handshake.StepError{Step: "start the workload", Err: b.err}
 	}
 	if b.err != nil && r.cgroup.Used().OOMKills > 0 {
-		b.err = &handshake.StepError{Step: "start the workload", Err: fmt.Errorf("the memory limit is too small to start anything: %w", unix.ENOMEM)}
+		b.err = &handshake.StepError{Step: "start the workload", Err: errTooSmall}
 	}
 	return b.exit, b.err
 }

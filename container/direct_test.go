@@ -8,10 +8,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/duplex-run/duplex/container/inside"
 	"github.com/duplex-run/duplex/internal/workload"
 )
 
@@ -135,4 +137,40 @@ func statusOf(v view) []string {
 		}
 	}
 	return out
+}
+
+// A program is found among as many files as groups may add, whatever its number is in
+// this process.
+func TestStartIn(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("not root: PID namespaces are for root")
+		return
+	}
+	exe, err := os.Open("/bin/cat")
+	must(t, err)
+	defer func() { _ = exe.Close() }()
+	in, hold, err := os.Pipe()
+	must(t, err)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	must(t, err)
+	defer func() { _ = null.Close() }()
+	files := append([]*os.File{in}, slices.Repeat([]*os.File{null}, int(exe.Fd())+8)...)
+	files = append(files, exe)
+	type result struct {
+		process *os.Process
+		err     error
+	}
+	started := make(chan result)
+	inside.OnThread(func() {
+		process, pidfd, err := inside.StartIn(unix.CLONE_NEWPID, exe, "cat", files, &syscall.SysProcAttr{})
+		started <- result{process, err}
+		_ = unix.Close(pidfd)
+	})
+	r := <-started
+	must(t, r.err)
+	must(t, in.Close())
+	must(t, hold.Close())
+	if state, err := r.process.Wait(); err != nil || !state.Success() {
+		t.Errorf("%v, %v", state, err)
+	}
 }

@@ -118,6 +118,9 @@ func (r *run) awaitExec(stdio workload.Stdio) (*workload.Exit, error) {
 	}
 }
 
+// errTooSmall is why a process was killed before the workload was executed.
+var errTooSmall = fmt.Errorf("the memory limit is too small to start anything: %w", unix.ENOMEM)
+
 // blame finds out why exec is gone without a word: init knows, or failed itself.
 func (r *run) blame(err error) error {
 	_ = r.conn.F.SetReadDeadline(time.Now().Add(time.Second))
@@ -127,7 +130,7 @@ func (r *run) blame(err error) error {
 		return m.Failure()
 	case rerr == nil && m.Kind == handshake.KindExit:
 		if r.cgroup.Used().OOMKills > 0 {
-			err = fmt.Errorf("the memory limit is too small to start anything: %w", unix.ENOMEM)
+			err = errTooSmall
 		} else {
 			err = fmt.Errorf("it ended early: %v", m.Exit)
 		}

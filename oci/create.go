@@ -96,19 +96,6 @@ func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 	return c, nil
 }
 
-// groupsWithoutRoot leaves the groups alone in a user namespace that a user made:
-// setgroups(2) is denied there (user_namespaces(7)).
-func groupsWithoutRoot(s *specs.Spec, p *handshake.Process) error {
-	if p == nil || os.Geteuid() == 0 || !hasNamespace(s, specs.UserNamespace) {
-		return nil
-	}
-	if len(p.Groups) > 0 {
-		return errors.New("process.user.additionalGids need root: a user namespace made without denies setgroups(2)")
-	}
-	p.NoGroups = true
-	return nil
-}
-
 func checkTerminal(s *specs.Spec, o CreateOptions) error {
 	terminal := s.Process != nil && s.Process.Terminal
 	switch {
@@ -292,15 +279,6 @@ func (c *Container) create(ctx context.Context, o CreateOptions, p *handshake.Pl
 	}
 	c.Ready = true
 	return c.save()
-}
-
-// withoutRoot says what a user's bundle lacks when the kernel refused its process.
-func (c *Container) withoutRoot(err error) error {
-	if os.Geteuid() == 0 || hasNamespace(c.Spec, specs.UserNamespace) || !errors.Is(err, unix.EPERM) {
-		return err
-	}
-	return &workload.Error{Op: "start the container's process", Err: errors.New("without root the bundle has to have a user namespace"),
-		Remedy: "'duplex oci spec --rootless' writes a config.json with one."}
 }
 
 // startFirst starts the container's first process, or the supervisor of its machine.

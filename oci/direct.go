@@ -2,7 +2,6 @@ package oci
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"sync"
 	"syscall"
@@ -38,18 +37,17 @@ func (c *Container) startDirect(o CreateOptions, p *handshake.Plan) (*child, err
 		return nil, err
 	}
 	defer l.close()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	conn, fd, theirs, err := handshake.BlockingPair()
 	if err != nil {
-		return nil, fmt.Errorf("socketpair: %w", err)
+		return nil, err
 	}
-	conn := handshake.Conn{F: os.NewFile(uintptr(fds[0]), "handshake")}
-	end := l.add(os.NewFile(uintptr(fds[1]), "handshake-child"))
+	end := l.add(theirs)
 	tasks, err := c.Cgroups.Tasks()
 	if err != nil {
 		return nil, errors.Join(err, conn.F.Close())
 	}
 	l.owned = append(l.owned, tasks...)
-	d, err := inside.NewDirect(p, fds[0], end, len(tasks))
+	d, err := inside.NewDirect(p, fd, end, len(tasks))
 	if err != nil {
 		return nil, errors.Join(err, conn.F.Close())
 	}
@@ -83,7 +81,7 @@ func (c *Container) startDirect(o CreateOptions, p *handshake.Plan) (*child, err
 // prepareDirect adds the rest of the process's files to l, and returns what starts
 // it, on a thread that is in the container's namespaces afterwards.
 func (c *Container) prepareDirect(l *layout, d *inside.Direct, p *handshake.Plan, tasks []*os.File) (func() (*os.Process, int, error), error) {
-	sys := &syscall.SysProcAttr{Setsid: true}
+	sys := &syscall.SysProcAttr{}
 	enter, err := c.namespaces(l, sys, p)
 	if err != nil {
 		return nil, err
@@ -97,27 +95,17 @@ func (c *Container) prepareDirect(l *layout, d *inside.Direct, p *handshake.Plan
 	if err != nil {
 		return nil, err
 	}
-	exe := fmt.Sprintf("/proc/self/fd/%d", l.add(program))
+	l.add(program)
 	l.files = append(l.files, tasks...)
 	if err := cloneInto(c.Cgroups, l, sys); err != nil {
 		return nil, err
 	}
-	flags := sys.Cloneflags &^ unix.CLONE_NEWPID
-	sys.Cloneflags = unix.CLONE_NEWPID
+	flags := sys.Cloneflags
 	return func() (*os.Process, int, error) {
 		if err := enter(); err != nil {
 			return nil, -1, err
 		}
-		if err := unix.Unshare(int(flags)); err != nil {
-			return nil, -1, fmt.Errorf("unshare: %w", err)
-		}
-		pidfd := -1
-		sys.PidFD = &pidfd
-		process, err := os.StartProcess(exe, []string{"duplex"}, &os.ProcAttr{Dir: "/", Env: []string{}, Files: l.files, Sys: sys})
-		if err == nil {
-			err = inside.MayTake(process, pidfd)
-		}
-		return process, pidfd, err
+		return inside.StartIn(flags, program, "duplex", l.files, sys)
 	}, nil
 }
 

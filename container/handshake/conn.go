@@ -36,6 +36,16 @@ func Pair() (Conn, *os.File, error) {
 	return Conn{os.NewFile(uintptr(fds[0]), "handshake")}, os.NewFile(uintptr(fds[1]), "handshake-child"), nil
 }
 
+// BlockingPair is Pair for a thread of its own, which reads from descriptor fd, that
+// of the Conn.
+func BlockingPair() (c Conn, fd int, end *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return Conn{}, -1, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	return Conn{os.NewFile(uintptr(fds[0]), "handshake")}, fds[0], os.NewFile(uintptr(fds[1]), "handshake-child"), nil
+}
+
 // Send writes one message: its length as uint32, little-endian, then JSON.
 func (c Conn) Send(m Message) error {
 	buf, err := Encode(m)
@@ -149,19 +159,28 @@ func (c Conn) receiveFile(head []byte) (*os.File, int, error) {
 	case oobn == 0:
 		return nil, n, nil
 	}
-	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
+	fd, err := Right(oob[:oobn])
+	if err != nil {
+		return nil, 0, err
+	}
+	// A mount (O_PATH) has no such flag.
+	if err := unix.SetNonblock(fd, true); err != nil && !errors.Is(err, unix.EBADF) {
+		return nil, 0, errors.Join(err, unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), "terminal"), n, nil
+}
+
+// Right is the one descriptor that came with a message, by its control messages.
+func Right(oob []byte) (int, error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil || len(msgs) != 1 {
-		return nil, 0, fmt.Errorf("receive: %d control messages: %w", len(msgs), errors.Join(err, unix.EBADMSG))
+		return -1, fmt.Errorf("receive: %d control messages: %w", len(msgs), errors.Join(err, unix.EBADMSG))
 	}
 	fds, err := unix.ParseUnixRights(&msgs[0])
 	if err != nil || len(fds) != 1 {
-		return nil, 0, fmt.Errorf("receive: %d files: %w", len(fds), errors.Join(err, unix.EBADMSG))
+		return -1, fmt.Errorf("receive: %d files: %w", len(fds), errors.Join(err, unix.EBADMSG))
 	}
-	// A mount (O_PATH) has no such flag.
-	if err := unix.SetNonblock(fds[0], true); err != nil && !errors.Is(err, unix.EBADF) {
-		return nil, 0, errors.Join(err, unix.Close(fds[0]))
-	}
-	return os.NewFile(uintptr(fds[0]), "terminal"), n, nil
+	return fds[0], nil
 }
 
 // Expect receives a message and turns anything but kind k into an error.

@@ -67,8 +67,8 @@ func NewContained(conn int) (*Contained, error) {
 }
 
 // Files are those that PID 1 starts with: its streams, its end of the socket, and
-// the groups' behind ours. The caller closes the program, which is the path to
-// execute.
+// the groups' behind ours. The caller closes the program, which is to be
+// executed.
 func (c *Contained) Files(streams []*os.File, end, null *os.File, groups []*os.File) (files []*os.File, program *os.File, err error) {
 	if program, err = script.Program(containedScript); err != nil {
 		return nil, nil, err
@@ -76,9 +76,6 @@ func (c *Contained) Files(streams []*os.File, end, null *os.File, groups []*os.F
 	files = append(append(files, streams...), end, c.direct.script.File(), null, program)
 	return append(files, groups...), program, nil
 }
-
-// ProgramFD is the number of the program among Files.
-const ProgramFD = containedProgram
 
 // Close lets go of everything.
 func (c *Contained) Close() error {
@@ -210,15 +207,8 @@ func receive(fd int, b []byte) (n, file int, err error) {
 	if err != nil || length == 0 {
 		return n, -1, err
 	}
-	messages, err := unix.ParseSocketControlMessage(control[:length])
-	if err != nil || len(messages) != 1 {
-		return n, -1, err
-	}
-	files, err := unix.ParseUnixRights(&messages[0])
-	if err != nil || len(files) != 1 {
-		return n, -1, err
-	}
-	return n, files[0], nil
+	file, err = handshake.Right(control[:length])
+	return n, file, err
 }
 
 // readFull reads until b is full or the other end is closed.

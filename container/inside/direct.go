@@ -204,17 +204,12 @@ func (d *Direct) tell(what byte) {
 // await waits to be told.
 func (d *Direct) await(what byte) error {
 	var b [1]byte
-	for {
-		n, err := unix.Read(d.conn, b[:])
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case n == 1 && b[0] == what:
-			return nil
-		case err != nil && !errors.Is(err, unix.ECONNRESET):
-			return err
-		}
-		break
+	n, err := readFull(d.conn, b[:])
+	switch {
+	case n == 1 && b[0] == what:
+		return nil
+	case err != nil && !errors.Is(err, unix.ECONNRESET):
+		return err
 	}
 	return d.failed()
 }
